@@ -16,7 +16,7 @@ from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 
 if TYPE_CHECKING:
-    from dpop_middleware._metadata import ResourceMetadata
+    from dpop_middleware._resource_metadata import ResourceMetadata
     from dpop_middleware.replay.redis import RedisReplayStore
     from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
     from dpop_middleware.tokens.jwt_or_opaque import JWTOrOpaqueVerifier
@@ -57,7 +57,7 @@ __getattr__ = importing(
         "JWTOrOpaqueVerifier": "tokens.jwt_or_opaque",
         "MultiIssuerVerifier": "tokens.multi_issuer",
         "RedisReplayStore": "replay.redis",
-        "ResourceMetadata": "_metadata",
+        "ResourceMetadata": "_resource_metadata",
         "WebSocketTickets": "websocket_tickets",
     },
 )

@@ -14,9 +14,9 @@ from dpop_middleware.tokens.access_token import TOKEN_CLOCK_SKEW, AccessTokenVer
 from dpop_middleware.tokens.cache import MAX_CACHED_BYTES, MAX_CACHED_TOKENS
 
 if TYPE_CHECKING:
-    from dpop_middleware import _metadata
+    from dpop_middleware import _resource_metadata
 else:
-    _metadata = Deferred("dpop_middleware._metadata")
+    _resource_metadata = Deferred("dpop_middleware._resource_metadata")
 
 __all__ = ["configured_verifier", "published"]
 
@@ -73,18 +73,18 @@ def _checked_profile(profile: object) -> Profile:
 
 
 def published(
-    metadata: "_metadata.ResourceMetadata | None",
+    metadata: "_resource_metadata.ResourceMetadata | None",
     resource: str,
     *,
     origin: str,
     urls: PublicURLs,
     verifier: AccessTokenVerifier,
-) -> "_metadata.PublishedMetadata | None":
-    """Return where the `metadata` of `resource` is served (`_metadata.published`), None without any.
+) -> "_resource_metadata.PublishedMetadata | None":
+    """Return where the `metadata` of `resource` is served (`_resource_metadata.published`), None without any.
 
     Raises ConfigurationError.
     """
     if metadata is None:
         return None
     # Imported only if metadata is published.
-    return _metadata.published(metadata, resource, origin=origin, urls=urls, verifier=verifier)
+    return _resource_metadata.published(metadata, resource, origin=origin, urls=urls, verifier=verifier)

@@ -26,6 +26,7 @@ __all__ = [
     "names_or_one",
     "namespace",
     "part",
+    "path",
     "predicates",
     "provides",
     "refused",
@@ -38,8 +39,8 @@ __all__ = [
     "whole_number",
 ]
 
-Choice = TypeVar("Choice", bound=str)
-Part = TypeVar("Part")
+_Choice = TypeVar("_Choice", bound=str)
+_Part = TypeVar("_Part")
 
 HTTP_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """The name of a method or of a header field (RFC 9110 section 5.6.2)."""
@@ -58,14 +59,15 @@ def refused(name: str, takes: str, value: object) -> ConfigurationError:
     return ConfigurationError(f"{name} takes {takes}, not {value!r}")
 
 
-def part(name: str, value: Part, takes: str, *, fits: bool) -> Part:
+def part(name: str, value: _Part, takes: str, *, fits: bool) -> _Part:
     """Return an option that is an object, such as a store; `fits` says whether it is suitable.
 
-    If a text was given, the message has only its type: a URL may contain a password.
+    If a text or a collection was given, the message has only its type: a URL may contain a password, and a
+    mapping may be a private JWK or a token endpoint's answer.
     """
     if fits:
         return value
-    if isinstance(value, (str, bytes)):
+    if isinstance(value, Collection):
         raise ConfigurationError(f"{name} takes {takes}, not a {type(value).__name__}")
     raise refused(name, takes, value)
 
@@ -100,7 +102,7 @@ def listener(name: str, value: Any) -> Any:
     return value
 
 
-def choice(name: str, value: object, choices: Collection[Choice]) -> Choice:
+def choice(name: str, value: object, choices: Collection[_Choice]) -> _Choice:
     """Return an option that is one of `choices`."""
     for one in choices:
         if one == value:
@@ -215,6 +217,13 @@ def text(name: str, value: object, takes: str = "a text", *, least: int = 0) -> 
     """Return an option that is a text of at least `least` characters."""
     if not isinstance(value, str) or len(value) < least:
         raise refused(name, takes, value)
+    return value
+
+
+def path(name: str, value: object, *, such_as: str) -> str:
+    """Return an option that is the path of a route."""
+    if not isinstance(value, str) or not value.startswith("/"):
+        raise refused(name, f"a path that starts with a slash, such as {such_as!r}", value)
     return value
 
 

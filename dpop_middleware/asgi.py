@@ -5,9 +5,9 @@ from collections.abc import Collection, Mapping
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dpop_middleware._adapter.answers import (
+    Held,
     adding_headers,
     error_response,
-    holding,
     send_metadata,
     send_refusal,
     send_startup_failed,
@@ -104,24 +104,25 @@ class DPoPMiddleware:
         connection.middleware.append(self.resource_server)
         if self.resource_server.issues_nonces:
             send = adding_headers(send, connection)
-        if not self.resource_server.reporter.wants_acceptance:
-            await self._serve(connection, scope, receive, send)
-            return
-        with holding(connection) as reporting:
-            await self._serve(connection, scope, receive, reporting(send))
-
-    async def _serve(self, connection: Connection, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._anonymous(scope):
-            anonymize(scope)
-            await self.app(scope, receive, send)
-            return
-        verdict = await connection.judge(self.resource_server, scope, self._requirements)
-        if isinstance(verdict, DPoPError):
-            await send_refusal(error_response(self.resource_server, verdict, scope), scope, send)
-        elif self._close_at_expiry:
-            await self._serve_until_expiry(verdict.access_token, scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
+        held = None
+        if self.resource_server.reporter.wants_acceptance and connection.held is None:
+            held = Held(connection)
+            send = held.reporting(send)
+        try:
+            if self._anonymous(scope):
+                anonymize(scope)
+                await self.app(scope, receive, send)
+                return
+            verdict = await connection.judge(self.resource_server, scope, self._requirements)
+            if isinstance(verdict, DPoPError):
+                await send_refusal(error_response(self.resource_server, verdict, scope), scope, send)
+            elif self._close_at_expiry:
+                await self._serve_until_expiry(verdict.access_token, scope, receive, send)
+            else:
+                await self.app(scope, receive, send)
+        finally:
+            if held is not None:
+                held.end()
 
     async def _pass_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope.get("type") != "lifespan":

@@ -39,8 +39,8 @@ except ImportError as error:
 
 __all__ = ["TokenUser", "dpop_user", "requires_dpop"]
 
-View = TypeVar("View", bound=Callable[..., Any])
-Scope = dict[str, Any]
+_View = TypeVar("_View", bound=Callable[..., Any])
+_Scope = dict[str, Any]
 
 
 class TokenUser(DPoPUser):
@@ -125,7 +125,7 @@ def requires_dpop(
     acr_values: Collection[str] = (),
     max_age: int | None = None,
     required: bool = True,
-) -> Callable[[View], View]:
+) -> Callable[[_View], _View]:
     """Let a request reach the decorated view only with a valid access token and DPoP proof.
 
     Goes on a function (sync or async) that takes the request first, around `MyView.as_view()`, and on a class
@@ -228,8 +228,8 @@ def _asynchronous(view: Callable[..., Any]) -> tuple[Callable[..., Awaitable[Any
     return asynchronous, {"_non_atomic_requests": without_transaction}
 
 
-def _scope(request: object) -> Scope:
-    scope: Scope | None = getattr(request, "scope", None)
+def _scope(request: object) -> _Scope:
+    scope: _Scope | None = getattr(request, "scope", None)
     if scope is None and not hasattr(request, "META"):
         raise ConfigurationError(
             f"a {type(request).__name__} is no request: @requires_dpop goes on no method, but on the class, "

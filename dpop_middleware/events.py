@@ -29,6 +29,7 @@ __all__ = [
     "AuthenticationEvent",
     "EventSink",
     "ExchangeSink",
+    "Outcome",
     "Reporter",
     "StoreExchange",
     "hint_for",

@@ -25,7 +25,8 @@ from dpop_middleware._adapter.connection import (
 from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
 from dpop_middleware._judge.verdicts import ErrorResponse
 from dpop_middleware._options import flag, text
-from dpop_middleware.errors import ConfigurationError, DPoPError
+from dpop_middleware.errors import DPoPError
+from dpop_middleware.nonces import undelivered_nonces
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.starlette import refusal
 from dpop_middleware.tokens.access_token import AccessToken
@@ -189,9 +190,7 @@ class DPoPSecurity(SecurityBase):
             return
         around = Connection.of(connection.scope).middleware
         if not any(server.is_sibling_of(self._resource_server) for server in around):
-            raise ConfigurationError(
-                "a dependency can't put nonces on responses: add DPoPMiddleware with the same ResourceServer"
-            )
+            raise undelivered_nonces()
 
 
 def _hold_acceptances(connection: HTTPConnection) -> None:

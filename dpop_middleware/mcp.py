@@ -11,8 +11,8 @@ from urllib.parse import unquote, urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from dpop_middleware import _options as options
 from dpop_middleware._adapter.connection import checked_resource_server
-from dpop_middleware._options import part, provides
 from dpop_middleware._request.request import ResourceRequest, credentials
 from dpop_middleware._request.secure_url import is_loopback
 from dpop_middleware.asgi import DPoPMiddleware
@@ -70,6 +70,8 @@ def protect(
         raise ConfigurationError(
             "protect needs ResourceServer(metadata=ResourceMetadata(…)): MCP clients find the issuer in it"
         )
+    if path is not None:
+        options.path("path", path, such_as=_PATH)
     app = _application(server, resource_server.resource, path)
     return DPoPMiddleware(
         _ForTools(app, resource_server.resource),
@@ -115,7 +117,7 @@ def _application(server: Any, resource: str, path: str | None) -> ASGIApp:
     url = urlsplit(resource)
     # A route is compared with the decoded path.
     where = path or unquote(url.path) or _PATH
-    if provides(server, "streamable_http_app"):
+    if options.provides(server, "streamable_http_app"):
         if getattr(getattr(server, "settings", None), "auth", None) is not None:
             raise ConfigurationError("protect takes an MCPServer without auth= of its own")
         checked = url.hostname in _CHECKED and url.port is not None
@@ -124,11 +126,11 @@ def _application(server: Any, resource: str, path: str | None) -> ASGIApp:
             streamable_http_path=where, host="127.0.0.1", transport_security=security
         )
         return cast("ASGIApp", app)
-    if provides(server, "http_app"):
+    if options.provides(server, "http_app"):
         if server.auth is not None:
             raise ConfigurationError("protect takes a FastMCP without auth= of its own")
         protection = "auto" if is_loopback(url.hostname or "") else False
         return cast("ASGIApp", server.http_app(path=where, host_origin_protection=protection))
     if path is not None:
         raise ConfigurationError("path is for a server: an application has its own path")
-    return cast("ASGIApp", part("server", server, _TAKES, fits=provides(server, "__call__")))
+    return cast("ASGIApp", options.part("server", server, _TAKES, fits=options.provides(server, "__call__")))

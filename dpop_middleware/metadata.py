@@ -8,7 +8,7 @@ from starlette.types import Receive, Scope, Send
 
 from dpop_middleware._adapter.answers import send_metadata
 from dpop_middleware._adapter.connection import checked_resource_server
-from dpop_middleware._metadata import PublishedMetadata, ResourceMetadata
+from dpop_middleware._resource_metadata import PublishedMetadata, ResourceMetadata
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.resource_server import ResourceServer
 

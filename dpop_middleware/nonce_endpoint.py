@@ -10,9 +10,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from dpop_middleware import _options as options
 from dpop_middleware._adapter.answers import error_response, raw_headers
 from dpop_middleware._adapter.connection import checked_resource_server
-from dpop_middleware._options import part, refused, text
 from dpop_middleware.errors import ConfigurationError, Unavailable
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.starlette import refusal
@@ -41,10 +41,10 @@ def nonce_route(
     `nonces`.
     """
     checked_resource_server(resource_server)
-    part("c_nonce", c_nonce, "a function that returns a string", fits=c_nonce is None or callable(c_nonce))
-    takes = "a path that starts with a slash, such as '/nonce'"
-    if not text("path", path, takes).startswith("/"):
-        raise refused("path", takes, path)
+    options.part(
+        "c_nonce", c_nonce, "a function that returns a string", fits=c_nonce is None or callable(c_nonce)
+    )
+    options.path("path", path, such_as="/nonce")
     if not resource_server.issues_nonces:
         raise ConfigurationError("nonce_route needs nonces=HMACNonceProvider(secret) in ResourceServer")
 

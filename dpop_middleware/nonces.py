@@ -16,7 +16,15 @@ from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.jose import JOSEError, base64url
 from dpop_middleware.policy import DPoPPolicy
 
-__all__ = ["WORKER_CLOCK_MARGIN", "HMACNonceProvider", "Nonce", "NonceProvider", "check_nonces", "nonces_for"]
+__all__ = [
+    "WORKER_CLOCK_MARGIN",
+    "HMACNonceProvider",
+    "Nonce",
+    "NonceProvider",
+    "check_nonces",
+    "nonces_for",
+    "undelivered_nonces",
+]
 
 WORKER_CLOCK_MARGIN = 5.0
 """Seconds by which the clocks of workers that share a store and a secret may differ."""
@@ -72,6 +80,13 @@ def check_nonces(policy: DPoPPolicy, nonces: NonceProvider | None, *, server: st
     """Raise ConfigurationError if the policy of a `server` (its class) needs nonces without a provider."""
     if policy.nonce != "off" and nonces is None:
         raise ConfigurationError(f"nonce={policy.nonce!r} needs nonces=HMACNonceProvider(secret) in {server}")
+
+
+def undelivered_nonces() -> ConfigurationError:
+    """Return the error for a dependency whose nonces no middleware puts on the responses."""
+    return ConfigurationError(
+        "a dependency can't put nonces on responses: add DPoPMiddleware with the same ResourceServer"
+    )
 
 
 class HMACNonceProvider:

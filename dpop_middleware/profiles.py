@@ -19,6 +19,7 @@ __all__ = [
     "BETTER_AUTH",
     "DUENDE",
     "KEYCLOAK",
+    "KNOWN",
     "OIDC_PROVIDER",
     "OKTA",
     "RFC9068",

@@ -27,9 +27,9 @@ from dpop_middleware.replay.store import ReplayKeyspace, ReplayStore
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier, clock_skew_of
 
 if TYPE_CHECKING:
-    from dpop_middleware import _metadata
+    from dpop_middleware import _resource_metadata
 else:
-    _metadata = Deferred("dpop_middleware._metadata")
+    _resource_metadata = Deferred("dpop_middleware._resource_metadata")
 
 __all__ = ["ResourceServer"]
 
@@ -85,7 +85,7 @@ class ResourceServer:
         clock: Callable[[], float] = ...,
         on_event: EventSink | None = None,
         insecure_http_hosts: Collection[str] = (),
-        metadata: "_metadata.ResourceMetadata | None" = None,
+        metadata: "_resource_metadata.ResourceMetadata | None" = None,
     ) -> None: ...
 
     @overload
@@ -102,7 +102,7 @@ class ResourceServer:
         clock: Callable[[], float] = ...,
         on_event: EventSink | None = None,
         insecure_http_hosts: Collection[str] = (),
-        metadata: "_metadata.ResourceMetadata | None" = None,
+        metadata: "_resource_metadata.ResourceMetadata | None" = None,
     ) -> None: ...
 
     def __init__(  # noqa: PLR0913 - configuration is keyword-only and flat
@@ -125,7 +125,7 @@ class ResourceServer:
         clock: Callable[[], float] = system_time,
         on_event: EventSink | None = None,
         insecure_http_hosts: Collection[str] = (),
-        metadata: "_metadata.ResourceMetadata | None" = None,
+        metadata: "_resource_metadata.ResourceMetadata | None" = None,
     ) -> None:
         hosts = insecure_http_hosts
         origin = checked_url("resource", resource, insecure_http_hosts=hosts).origin

@@ -31,9 +31,8 @@ from dpop_middleware._adapter.connection import (
     checked_resource_server,
     has_credentials,
 )
-from dpop_middleware._adapter.copies import exception_with, response_with
 from dpop_middleware._adapter.expiry import deadline_after, end_at, ending_after
-from dpop_middleware._adapter.serving import GUARD, makes_the_response
+from dpop_middleware._adapter.results import GUARD, exception_with, makes_the_response, response_with
 from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
 from dpop_middleware._judge.verdicts import ErrorResponse
 from dpop_middleware._options import flag
@@ -42,7 +41,7 @@ from dpop_middleware.resource_server import ResourceServer
 
 __all__ = ["refusal", "requires_dpop"]
 
-Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
+_Endpoint = TypeVar("_Endpoint", bound=Callable[..., Any])
 
 _CONNECTION_NAMES = ("request", "websocket")
 _WHY_AN_EXCEPTION = (
@@ -68,7 +67,7 @@ def requires_dpop(
     max_age: int | None = None,
     required: bool = True,
     close_at_expiry: bool = False,
-) -> Callable[[Endpoint], Endpoint]:
+) -> Callable[[_Endpoint], _Endpoint]:
     """Let a request reach the decorated endpoint only with a valid access token and DPoP proof.
 
     Decorates a function with a `request` or `websocket` argument (sync or async), an `HTTPEndpoint` or

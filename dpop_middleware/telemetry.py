@@ -38,7 +38,7 @@ _DURATIONS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 
 _AGES = (1, 2, 5, 10, 20, 30, 45, 60, 90, 120, 300, 600)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
-Attributes = dict[str, str]
+_Attributes = dict[str, str]
 
 
 class Metric(NamedTuple):
@@ -56,9 +56,9 @@ _RESULT, _SCHEME = "dpop.authentication.result", "dpop.authentication.scheme"
 _CHECK, _ERROR = "dpop.check", "error.type"
 _DIRECTION, _ISSUER = "dpop.clock_skew.direction", "dpop.issuer"
 _AHEAD, _BEHIND = {_DIRECTION: "ahead"}, {_DIRECTION: "behind"}
-_NOT_ANSWERED, _ANSWERED = {_ERROR: "no_answer"}, Attributes()
+_NOT_ANSWERED, _ANSWERED = {_ERROR: "no_answer"}, _Attributes()
 
-DURATION: Final = Metric(
+_DURATION: Final = Metric(
     "dpop.authentication.authenticate.duration",
     "histogram",
     "s",
@@ -66,28 +66,28 @@ DURATION: Final = Metric(
     (_RESULT, _SCHEME, _ERROR),
     _DURATIONS,
 )
-CHALLENGES: Final = Metric(
+_CHALLENGES: Final = Metric(
     "dpop.authentication.challenges",
     "counter",
     "{challenge}",
     "Requests that were answered 401 or 400.",
     (_SCHEME, _ERROR, _CHECK),
 )
-FORBIDS: Final = Metric(
+_FORBIDS: Final = Metric(
     "dpop.authentication.forbids",
     "counter",
     "{forbid}",
     "Requests that were answered 403: a scope or a claim was missing.",
     (_SCHEME, _ERROR, _CHECK),
 )
-UNAVAILABLE: Final = Metric(
+_UNAVAILABLE: Final = Metric(
     "dpop.authentication.unavailable",
     "counter",
     "{request}",
     "Requests that were answered 503: store, keys or introspection couldn't be asked.",
     (_SCHEME, _ERROR, _CHECK),
 )
-PROOF_AGE: Final = Metric(
+_PROOF_AGE: Final = Metric(
     "dpop.proof.age",
     "histogram",
     "s",
@@ -95,7 +95,7 @@ PROOF_AGE: Final = Metric(
     (),
     _AGES,
 )
-CLOCK_SKEW: Final = Metric(
+_CLOCK_SKEW: Final = Metric(
     "dpop.proof.clock_skew",
     "histogram",
     "s",
@@ -103,7 +103,7 @@ CLOCK_SKEW: Final = Metric(
     (_DIRECTION,),
     _AGES,
 )
-EXCHANGES: Final = Metric(
+_EXCHANGES: Final = Metric(
     "dpop.replay_store.exchange.duration",
     "histogram",
     "s",
@@ -111,7 +111,7 @@ EXCHANGES: Final = Metric(
     (_ERROR,),
     _DURATIONS,
 )
-BATCHES: Final = Metric(
+_BATCHES: Final = Metric(
     "dpop.replay_store.exchange.entries",
     "histogram",
     "{entry}",
@@ -119,20 +119,20 @@ BATCHES: Final = Metric(
     (),
     _SIZES,
 )
-KEYS_AGE: Final = Metric(
+_KEYS_AGE: Final = Metric(
     "dpop.issuer.keys.age", "gauge", "s", "For how long the issuer's keys have been held.", (_ISSUER,)
 )
 
 METRICS: Final = (
-    DURATION,
-    CHALLENGES,
-    FORBIDS,
-    UNAVAILABLE,
-    PROOF_AGE,
-    CLOCK_SKEW,
-    EXCHANGES,
-    BATCHES,
-    KEYS_AGE,
+    _DURATION,
+    _CHALLENGES,
+    _FORBIDS,
+    _UNAVAILABLE,
+    _PROOF_AGE,
+    _CLOCK_SKEW,
+    _EXCHANGES,
+    _BATCHES,
+    _KEYS_AGE,
 )
 """Every metric, in the order of the dashboard's page."""
 
@@ -184,13 +184,13 @@ class Telemetry:
         self._watched: WeakSet[ResourceServer] = WeakSet()
         meter = provider.get_meter("dpop_middleware")
         self._duration, self._proof_age, self._clock_skew, self._exchanges, self._batches = [
-            _histogram(meter, metric) for metric in (DURATION, PROOF_AGE, CLOCK_SKEW, EXCHANGES, BATCHES)
+            _histogram(meter, metric) for metric in (_DURATION, _PROOF_AGE, _CLOCK_SKEW, _EXCHANGES, _BATCHES)
         ]
         self._challenges, self._forbids, self._unavailable = [
             meter.create_counter(metric.name, metric.unit, metric.description)
-            for metric in (CHALLENGES, FORBIDS, UNAVAILABLE)
+            for metric in (_CHALLENGES, _FORBIDS, _UNAVAILABLE)
         ]
-        meter.create_observable_gauge(KEYS_AGE.name, [self._key_ages], KEYS_AGE.unit, KEYS_AGE.description)
+        meter.create_observable_gauge(_KEYS_AGE.name, [self._key_ages], _KEYS_AGE.unit, _KEYS_AGE.description)
 
     def watch(self, resource_server: ResourceServer) -> None:
         """Also report the age of the keys of the server's issuers, while the server exists."""
@@ -248,8 +248,8 @@ def _histogram(meter: metrics.Meter, metric: Metric) -> metrics.Histogram:
 class _Labels(NamedTuple):
     """The attributes of one decision: of the histogram of durations, and of the counters."""
 
-    timed: Attributes
-    counted: Attributes
+    timed: _Attributes
+    counted: _Attributes
 
 
 @lru_cache(maxsize=512)
@@ -269,5 +269,5 @@ def _known(word: str | None, words: frozenset[str]) -> str | None:
     return None if word is None else str(word) if word in words else _OTHER
 
 
-def _present(attributes: dict[str, str | None]) -> Attributes:
+def _present(attributes: dict[str, str | None]) -> _Attributes:
     return {name: value for name, value in attributes.items() if value is not None}

@@ -467,7 +467,7 @@ async def test_where_nonces_are_off_none_is_sent(clock: Clock) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"url": "http://auth.example.test/token"}, "must be an https URL"),
+        ({"url": "http://auth.example.test/token"}, "takes an https URL"),
         ({"url": "https://auth.example.test/token?x=1"}, "without user, query and fragment"),
         ({"url": "/token"}, "url takes an https URL"),
         ({"url": None}, "url takes an https URL"),

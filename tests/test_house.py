@@ -10,27 +10,29 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 import dpop_middleware
 from dpop_middleware import DPoPMiddleware, MemoryReplayStore
+from dpop_middleware._proof.proof import check_signature
 from tests.benchmarks.workload import KNOWN_CLIENTS, Workload
 from tests.support.mirror import mirror_of
 
 HOUSE = Path(__file__).parents[1]
 PACKAGE = HOUSE / "dpop_middleware"
 INSTALLED = Path(dpop_middleware.__path__[0])
-# How many modules a known client's request passes at most.
-MOST_PASSED = 24
+# At most, for a known client's request: the modules that it passes, its calls within the package,
+# and its frames from the middleware to the check of the proof's signature.
+MOST_MODULES, MOST_CALLS, MOST_FRAMES = 24, 95, 7
 
 # Imports go down only: a module may import modules of its own row and of the rows before it, never in a ring.
 ROWS = (
     ("checks", "errors", "_options", "_runtime", "_log", "health"),
     ("policy", "jose"),
     ("_request",),
-    ("_metadata",),
+    ("_resource_metadata",),
     ("nonces", "profiles", "tokens", "replay", "_configured"),
     ("_proof",),
     ("_judge",),
@@ -57,8 +59,8 @@ ROWS = (
 )
 # What is pure: no `await`, clock, environment, framework, input or output. Time and randomness are arguments.
 PURE = (
-    "checks", "errors", "_options", "policy", "jose", "_request", "_metadata", "nonces", "_proof.proof",
-    "_proof.freshness", "_judge.hints", "_judge.misplaced", "_judge.requirements",
+    "checks", "errors", "_options", "policy", "jose", "_request", "_resource_metadata", "nonces",
+    "_proof.proof", "_proof.freshness", "_judge.hints", "_judge.misplaced", "_judge.requirements",
     "_judge.verdicts",
 )  # fmt: skip
 # What pure modules may import: nothing that waits, reads a clock, is random or reads and writes.
@@ -67,6 +69,8 @@ PURE_IMPORTS = {
     "inspect", "ipaddress", "itertools", "json", "math", "re", "types", "typing", "urllib.parse",
     "cryptography", "jwt", "dpop_middleware",
 }  # fmt: skip
+# The store's constants are for its tests too.
+STORE = "replay."
 IMPURE_BUILTINS = {"input", "open", "print"}
 
 PUBLIC = {
@@ -179,7 +183,7 @@ def test_nothing_imports_the_front_door() -> None:
     assert [module for module in others if "dpop_middleware" in imports_of(module)] == []
 
 
-def test_no_ring_of_imports() -> None:
+def test_imports_form_no_ring() -> None:
     graph = {module: in_house_imports_of(module) - {module} for module in MODULES}
     order = list(graphlib.TopologicalSorter(graph).static_order())
     assert set(order) == set(MODULES)
@@ -245,8 +249,7 @@ def test_each_package_says_what_is_in_it() -> None:
         ("dpop_middleware/_swagger_ui/__init__.py", "tests/test_swagger_ui.py"),
         ("dpop_middleware/introspection/_verdicts.py", "tests/introspection/test_verdicts.py"),
         ("dpop_middleware/_judge/verdicts.py", "tests/_judge/test_verdicts.py"),
-        ("dpop_middleware/_metadata.py", "tests/test__metadata.py"),
-        ("dpop_middleware/metadata.py", "tests/test_metadata.py"),
+        ("dpop_middleware/_resource_metadata.py", "tests/test_resource_metadata.py"),
     ],
 )
 def test_the_tests_of_a_module_have_its_name(path: str, mirror: str) -> None:
@@ -257,6 +260,30 @@ def test_the_public_names_are_pinned() -> None:
     assert set(dpop_middleware.__all__) == PUBLIC
     assert len(dpop_middleware.__all__) == len(PUBLIC)
     assert all(hasattr(dpop_middleware, name) for name in PUBLIC)
+
+
+def names_shown_by(module: str) -> Iterator[str]:
+    """The names without an underscore that a module defines."""
+    for node in trees()[module].body:
+        if isinstance(node, (ast.AsyncFunctionDef, ast.ClassDef, ast.FunctionDef)):
+            names = [node.name]
+        elif isinstance(node, (ast.AnnAssign, ast.Assign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names = [name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)]
+        else:
+            continue
+        yield from (name for name in names if not name.startswith("_"))
+
+
+def exported_by(module: str) -> set[str]:
+    assignments = (node for node in trees()[module].body if isinstance(node, ast.Assign))
+    found = [node.value for node in assignments if ast.unparse(node.targets[0]) == "__all__"]
+    return {str(name) for value in found for name in ast.literal_eval(value)}
+
+
+@pytest.mark.parametrize("module", [one for one in MODULES if not one.startswith(STORE)])
+def test_what_a_module_shows_is_in_its_list_of_names(module: str) -> None:
+    assert set(names_shown_by(module)) - exported_by(module) == set(), "begin it with an underscore"
 
 
 def test_the_package_alone_imports_no_extra() -> None:
@@ -292,7 +319,21 @@ def test_each_example_is_run_by_a_test(example: str) -> None:
     assert example in test.read_text(encoding="utf-8").replace(test.name, "")
 
 
-async def test_a_steady_request_passes_few_modules() -> None:
+class Steps(NamedTuple):
+    """The module of each call of one request, and the frames at the check of its proof's signature."""
+
+    modules: list[str]
+    frames: list[str]
+
+
+def frames_of_the_package(frame: FrameType | None) -> Iterator[str]:
+    while frame is not None:
+        if Path(frame.f_code.co_filename).is_relative_to(INSTALLED):
+            yield frame.f_code.co_qualname
+        frame = frame.f_back
+
+
+async def steps_of_a_steady_request() -> Steps:
     workload = Workload()
     reached: list[object] = []
 
@@ -303,12 +344,14 @@ async def test_a_steady_request_passes_few_modules() -> None:
         raise AssertionError("nothing is read or sent here")
 
     protected = DPoPMiddleware(application, workload.server(MemoryReplayStore()))
-    passed: set[str] = set()
+    steps = Steps([], [])
 
     def note(frame: FrameType, event: str, _: object) -> None:
         file = Path(frame.f_code.co_filename)
         if event == "call" and file.is_relative_to(INSTALLED):
-            passed.add(str(file.relative_to(INSTALLED)))
+            steps.modules.append(str(file.relative_to(INSTALLED)))
+            if frame.f_code is check_signature.__code__:
+                steps.frames.extend(frames_of_the_package(frame))
 
     # The first one meets empty caches.
     *before, steady = workload.known(2 * KNOWN_CLIENTS)
@@ -320,4 +363,16 @@ async def test_a_steady_request_passes_few_modules() -> None:
     finally:
         sys.setprofile(None)
     assert len(reached) == len(before) + 1
-    assert len(passed) <= MOST_PASSED, sorted(passed)
+    return steps
+
+
+async def test_a_steady_request_passes_few_modules_and_functions() -> None:
+    modules, _ = await steps_of_a_steady_request()
+    assert len(set(modules)) <= MOST_MODULES, sorted(set(modules))
+    assert len(modules) <= MOST_CALLS
+
+
+async def test_few_frames_lie_between_the_middleware_and_the_proofs_signature() -> None:
+    _, frames = await steps_of_a_steady_request()
+    assert frames[-1] == "DPoPMiddleware.__call__"
+    assert len(frames) <= MOST_FRAMES, frames

@@ -65,7 +65,7 @@ async def test_a_request_has_at_most_256_fields() -> None:
     [
         (MAX_TOKEN_SIZE, 16_384),
         (jwks.MAX_KEYS, 128),
-        (jwks.MAX_TRIES, 8),
+        (jwks.MAX_CANDIDATES, 8),
         (admission.MAX_WAITING, 2_000),
         (admission.MAX_UNAVAILABLE, 100),
         (admission.UNAVAILABLE_PER_SECOND, 10),

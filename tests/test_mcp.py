@@ -415,6 +415,11 @@ class TestSetUp:
         with pytest.raises(ConfigurationError, match="path is for a server"):
             protect(server_of_tools().streamable_http_app(), self.api(), path="/mcp")
 
+    @pytest.mark.parametrize("path", ["mcp", "", 1])
+    def test_a_path_starts_with_a_slash(self, path: Any) -> None:
+        with pytest.raises(ConfigurationError, match="^path takes a path that starts with a slash"):
+            protect(server_of_tools(), self.api(), path=path)
+
     def test_a_server_with_authentication_of_its_own_is_refused(self) -> None:
         class Verifier:
             async def verify_token(self, token: str) -> None:

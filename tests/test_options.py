@@ -26,6 +26,7 @@ def test_valid_options_are_returned() -> None:
     assert options.field_name("uri_header", "X-Original-URI") == "x-original-uri"
     assert options.clock(lambda: 1.0)() == 1.0
     assert options.text("description", "") == ""
+    assert options.path("path", "/", such_as="/nonce") == "/"
     assert options.credential("client_secret", " ü:1 ") == " ü:1 "
 
 
@@ -97,6 +98,13 @@ def test_of_several_tokens_the_wrong_one_is_named(value: Any) -> None:
     assert str(caught.value) == f"scopes takes {STRINGS}, not {value!r}"
 
 
+@pytest.mark.parametrize("value", ["nonce", "", b"/nonce", None])
+def test_a_path_without_a_slash_at_its_start_is_refused(value: Any) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        options.path("path", value, such_as="/nonce")
+    assert str(caught.value) == f"path takes a path that starts with a slash, such as '/nonce', not {value!r}"
+
+
 @pytest.mark.parametrize("value", ["notes:read", "", None, 7, b"notes:read", [7], ["notes:read", None]])
 def test_one_string_is_no_sequence_of_strings(value: Any) -> None:
     # Of each character it would make a scope of its own.
@@ -126,10 +134,15 @@ def test_nothing_awaits_the_result_of_a_clock_a_listener_or_a_predicate(function
         options.predicates("claims", {"roles": function})
 
 
-def test_of_a_text_in_place_of_a_part_only_the_type_is_shown() -> None:
+@pytest.mark.parametrize(
+    "value",
+    ["redis://:s3cr3t@host", b"s3cr3t", {"kty": "EC", "d": "s3cr3t"}, ["s3cr3t"], {"s3cr3t": 1}.keys()],
+)
+def test_of_a_text_or_a_collection_in_place_of_a_part_only_the_type_is_shown(value: object) -> None:
     assert options.part("replay_store", 1, "a store", fits=True) == 1
-    with pytest.raises(ConfigurationError, match="^replay_store takes a store, not a str$"):
-        options.part("replay_store", "redis://:s3cr3t@host", "a store", fits=False)
+    with pytest.raises(ConfigurationError) as caught:
+        options.part("replay_store", value, "a store", fits=False)
+    assert str(caught.value) == f"replay_store takes a store, not a {type(value).__name__}"
     with pytest.raises(ConfigurationError, match="^replay_store takes a store, not 5$"):
         options.part("replay_store", 5, "a store", fits=False)
 

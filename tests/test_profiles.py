@@ -42,7 +42,7 @@ def test_options_given_with_a_profile_take_precedence(changes: dict[str, Any]) -
         ({"token_types": "JWT"}, "token_types takes"),
         ({"scope_claims": ()}, "scope_claims takes"),
         ({"client_id_claims": ("",)}, "client_id_claims takes"),
-        ({"required_claims": ("iss",)}, "required_claims must name"),
+        ({"required_claims": ("iss",)}, "required_claims takes names with"),
         ({"scopes_as_list": 1}, "scopes_as_list takes True or False"),
     ],
 )

@@ -62,8 +62,8 @@ def build(**changes: Any) -> ResourceServer:
         ({"verifier": Tokens(), "issuer": ..., "jwks": ..., "audience": RESOURCE}, "leave out verifier"),
         ({"verifier": Tokens(), "issuer": ...}, "leave out verifier"),
         ({"verifier": "x", "issuer": ..., "jwks": ...}, "verifier takes an AccessTokenVerifier"),
-        ({"issuer": "http://auth.example.test"}, "must be an https URL"),
-        ({"resource": "http://api.example.test"}, "resource must be an https URL"),
+        ({"issuer": "http://auth.example.test"}, "takes an https URL"),
+        ({"resource": "http://api.example.test"}, "resource takes an https URL"),
         ({"resource": "api"}, "resource takes an https URL"),
         ({"replay_store": None}, "replay_store takes a replay store: RedisReplayStore"),
         ({"replay_store": {}}, "replay_store takes a replay store"),
@@ -76,7 +76,7 @@ def build(**changes: Any) -> ResourceServer:
         ({"clock": 5.0}, "clock takes a function"),
         ({"nonces": HMACNonceProvider}, "nonces takes a NonceProvider"),
         ({"public_url": ()}, "public_url takes at least one URL"),
-        ({"public_url": "http://api.example.test"}, "public_url must be an https URL"),
+        ({"public_url": "http://api.example.test"}, "public_url takes an https URL"),
         ({"policy": "required"}, "policy takes a DPoPPolicy"),
         ({"policy": None}, "policy takes a DPoPPolicy"),
         ({"policy": DPoPPolicy(nonce="required")}, "nonce='required' needs nonces=HMACNonceProvider"),
@@ -645,7 +645,7 @@ def test_insecure_hosts_are_for_issuer_and_keys() -> None:
     hosts = {"issuer": "http://auth:9000", "jwks": "http://keys:9000/jwks"}
     assert build(**hosts, insecure_http_hosts=["auth", "keys"]).issuers == ("http://auth:9000",)
     for named in ("auth", "keys"):
-        with pytest.raises(ConfigurationError, match="must be an https URL"):
+        with pytest.raises(ConfigurationError, match="takes an https URL"):
             build(**hosts, insecure_http_hosts=[named])
 
 

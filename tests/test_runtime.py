@@ -107,7 +107,7 @@ LAZY = {
     "JWTOrOpaqueVerifier": "dpop_middleware.tokens.jwt_or_opaque",
     "MultiIssuerVerifier": "dpop_middleware.tokens.multi_issuer",
     "RedisReplayStore": "dpop_middleware.replay.redis",
-    "ResourceMetadata": "dpop_middleware._metadata",
+    "ResourceMetadata": "dpop_middleware._resource_metadata",
     "WebSocketTickets": "dpop_middleware.websocket_tickets",
 }
 

@@ -148,12 +148,15 @@ def test_wrong_options_are_refused() -> None:
     [
         (
             {"authorization_endpoint": "http://auth.example.com/authorize"},
-            "authorization_endpoint must be an https",
+            "authorization_endpoint takes an https URL",
         ),
         ({"token_endpoint": "/token"}, "token_endpoint takes an https URL"),
         ({"token_endpoint": 1}, "token_endpoint takes an https URL"),
         ({"token_endpoint": "https://user@auth.example.com/token"}, "token_endpoint takes an https URL"),
-        ({"client_id": ""}, "client_id takes"),
+        ({"client_id": ""}, "client_id takes a non-empty string"),
+        ({"client_id": ("docs",)}, "client_id takes a non-empty string"),
+        ({"issuer": b"https://auth.example.com"}, "issuer takes the iss of the authorization response"),
+        ({"resource": ("https://api.example.com",)}, "resource takes the URL of an API"),
         ({"scopes": "notes:read"}, "scopes takes a sequence"),
     ],
 )

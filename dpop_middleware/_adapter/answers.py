@@ -28,9 +28,10 @@ from dpop_middleware.events import Reporter
 from dpop_middleware.resource_server import ResourceServer
 
 if TYPE_CHECKING:
-    from dpop_middleware._metadata import PublishedMetadata
+    from dpop_middleware._resource_metadata import PublishedMetadata
 
 __all__ = [
+    "Held",
     "adding_headers",
     "can_deny",
     "error_response",
@@ -139,33 +140,47 @@ def can_deny(scope: Scope) -> bool:
     return "websocket.http.response" in (scope.get("extensions") or {})
 
 
-class _Held:
-    """The acceptances of one connection that aren't reported yet, one for each server and its siblings."""
+class Held:
+    """The acceptances of one connection that aren't reported yet, one for each server and its siblings.
 
-    __slots__ = ("_waiting",)
+    They are held back from now on, until the first message or `end`; no outer adapter may hold them already.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_connection", "_waiting")
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
         self._waiting: dict[Reporter, tuple[Context, Authentication, float]] = {}
+        connection.held = self
 
     def keep(self, reporter: Reporter, authentication: Authentication) -> None:
+        """Hold back one acceptance."""
         if reporter.wants_acceptance:
             duration = time.perf_counter() - authentication.started
             self._waiting[reporter] = copy_context(), authentication, duration
 
     def drop(self, reporter: Reporter) -> None:
+        """Drop the acceptance that was held back for the server that has refused the request."""
         self._waiting.pop(reporter, None)
 
-    def report(self) -> None:
-        while self._waiting:
-            reporter, (context, authentication, duration) = self._waiting.popitem()
-            context.run(reporter.accepted, authentication, duration=duration)
-
     def reporting(self, send: Send) -> Send:
+        """Return a `send` that reports what is held back before the first message."""
+
         async def send_after_reporting(message: Message) -> None:
-            self.report()
+            self._report()
             await send(message)
 
         return send_after_reporting
+
+    def end(self) -> None:
+        """Report what is still held back, and hold nothing back any more."""
+        self._connection.held = None
+        self._report()
+
+    def _report(self) -> None:
+        while self._waiting:
+            reporter, (context, authentication, duration) = self._waiting.popitem()
+            context.run(reporter.accepted, authentication, duration=duration)
 
 
 def _as_it_is(send: Send) -> Send:
@@ -182,9 +197,8 @@ def holding(connection: Connection) -> Generator[Callable[[Send], Send]]:
     if connection.held is not None:
         yield _as_it_is
         return
-    connection.held = held = _Held()
+    held = Held(connection)
     try:
         yield held.reporting
     finally:
-        connection.held = None
-        held.report()
+        held.end()

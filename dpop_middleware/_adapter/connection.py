@@ -30,6 +30,7 @@ __all__ = [
     "AUTHENTICATED",
     "Connection",
     "DPoPUser",
+    "HeldAcceptances",
     "anonymize",
     "check_scope_type",
     "checked_resource_server",

@@ -37,8 +37,9 @@ from dpop_middleware._request.request import (
 )
 from dpop_middleware._runtime import is_cancellation
 from dpop_middleware.checks import Check
-from dpop_middleware.errors import ConfigurationError, DPoPError, InvalidToken, Unavailable
+from dpop_middleware.errors import DPoPError, InvalidToken, Unavailable
 from dpop_middleware.jose.compact import CompactJWS
+from dpop_middleware.nonces import undelivered_nonces
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.tokens.access_token import (
     LONGEST_CLOCK_SKEW,
@@ -97,9 +98,7 @@ class RequestVerification:
     def check_nonces_are_delivered(self) -> None:
         """Raise ConfigurationError where nothing would put a nonce on the responses."""
         if self.needs_middleware and not self.has_middleware:
-            raise ConfigurationError(
-                "a dependency can't put nonces on responses: add DPoPMiddleware with the same ResourceServer"
-            )
+            raise undelivered_nonces()
 
     def add(self, policy: DPoPPolicy) -> None:
         """Remember proofs for `policy` too from now on."""
@@ -142,29 +141,29 @@ class RequestVerification:
         token: AccessToken | None = None
         try:
             request = self.public_urls.origin_form(request)
-            if scheme == "DPoP":
-                proof = one_proof(request.dpop, policy.algorithms)
-                first = self.proof_first
-                if first is None or not first.is_remote(presented):
-                    token = await self.access_token(presented)
-                    now = self.clock()
-                    check_bound(token, now)
-                    judged = self._judge_after_token(
-                        token, request, policy, presented=presented, proof=proof, now=now
-                    )
-                else:
-                    verified_proof = first.judge(self.proofs, presented, proof, request, policy, self.clock())
-                    token = await first.verified(self.access_token, presented, verified_proof)
-                    now = self.clock()
-                    judged = first.bind(self.proofs, verified_proof, token, policy, self.policies, now)
-                await self.proofs.mark_as_used(judged, policy)
-                return Authentication(token, judged.proof, judged.nonce, policy, now, request, started)
-            _check_bearer_accepted(policy)
-            token = await self.access_token(presented)
-            now = self.clock()
-            check_unbound(token)
-            check_not_expired(token, now)
-            return Authentication(token, None, None, policy, now, request, started)
+            if scheme == "Bearer":
+                _check_bearer_accepted(policy)
+                token = await self.access_token(presented)
+                now = self.clock()
+                check_unbound(token)
+                check_not_expired(token, now)
+                return Authentication(token, None, None, policy, now, request, started)
+            proof = one_proof(request.dpop, policy.algorithms)
+            first = self.proof_first
+            if first is None or not first.is_remote(presented):
+                token = await self.access_token(presented)
+                now = self.clock()
+                check_bound(token, now)
+                judged = self._judge_after_token(
+                    token, request, policy, presented=presented, proof=proof, now=now
+                )
+            else:
+                verified_proof = first.judge(self.proofs, presented, proof, request, policy, self.clock())
+                token = await first.verified(self.access_token, presented, verified_proof)
+                now = self.clock()
+                judged = first.bind(self.proofs, verified_proof, token, policy, self.policies, now)
+            await self.proofs.mark_as_used(judged, policy)
+            return Authentication(token, judged.proof, judged.nonce, policy, now, request, started)
         except DPoPError as error:
             return error.restated(refusal=refusal_of(token, error, scheme=scheme, nonce=error.refusal.nonce))
 

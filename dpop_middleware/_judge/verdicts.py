@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from dpop_middleware._metadata import PublishedMetadata
+    from dpop_middleware._resource_metadata import PublishedMetadata
 
 Headers = tuple[tuple[str, str], ...]
 

@@ -28,7 +28,7 @@ __all__ = [
     "split_proof",
 ]
 
-MAX_JTI_LENGTH = 512
+_MAX_JTI_LENGTH = 512
 _TYP = "dpop+jwt"
 _EXTENSIONS = ("crit", "b64", "zip")
 
@@ -142,7 +142,7 @@ def parse_claims(segment: str, header: ProofHeader) -> DPoPProof:
         raise _malformed(error, "the payload of the DPoP proof is not a JSON object", Check.CLAIMS) from error
     jti, htm, htu = claims.get("jti"), claims.get("htm"), claims.get("htu")
     iat, ath, nonce = claims.get("iat"), claims.get("ath"), claims.get("nonce")
-    if not isinstance(jti, str) or not 0 < len(jti) <= MAX_JTI_LENGTH:
+    if not isinstance(jti, str) or not 0 < len(jti) <= _MAX_JTI_LENGTH:
         raise _bad_claim("jti")
     if not isinstance(htm, str) or not htm:
         raise _bad_claim("htm")

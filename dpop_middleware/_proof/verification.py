@@ -169,8 +169,8 @@ class ProofVerification:
         policy: DPoPPolicy,
         policies: tuple[DPoPPolicy, ...],
         now: float,
+        speaks_for: str,
         useless_after: float = math.inf,
-        speaks_for: str = "",
     ) -> JudgedProof:
         """Return a proof that passed the other checks with its entry for the store."""
         memory = self._memories.get(id(policies)) or self._remember_for(policies, nonce, now)

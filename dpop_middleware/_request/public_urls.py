@@ -4,7 +4,7 @@ import copy
 from collections.abc import Collection, Iterable, Sequence
 
 from dpop_middleware._options import refused
-from dpop_middleware._request.paths import is_plain
+from dpop_middleware._request.paths import check_request_path, is_plain
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware._request.secure_url import checked_url
 from dpop_middleware._request.uri import (
@@ -12,7 +12,6 @@ from dpop_middleware._request.uri import (
     URIError,
     absolute_form,
     authority,
-    check_request_path,
     request_path,
     root_prefix,
     strip_root_path,

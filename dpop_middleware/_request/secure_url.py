@@ -12,9 +12,11 @@ from dpop_middleware._options import refused
 from dpop_middleware._request.uri import BaseURL, URIError, parse_base_url
 from dpop_middleware.errors import ConfigurationError
 
-__all__ = ["checked_hosts", "checked_url", "is_loopback", "is_this_machine"]
+__all__ = ["checked_hosts", "checked_url", "is_loopback", "is_this_machine", "shown_url"]
 
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
+# What is before the last @ of the authority, with or without a scheme and slashes before it.
+_USER = re.compile(r"((?:[A-Za-z][A-Za-z0-9+.-]*:(?=/))?/*)[^/?#]*@")
 _NUMBERS = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+)){0,3}")
 
 
@@ -65,6 +67,12 @@ def _host(host: object) -> str:
         raise refused("insecure_http_hosts", "hosts without scheme and port, such as 'auth'", host) from error
 
 
+def shown_url(url: str) -> str:
+    """Return `url` in quotes for a message, with dots in place of its user information: no password."""
+    user = _USER.match(url)
+    return repr(url if user is None else f"{user[1]}...@{url[user.end() :]}")
+
+
 def checked_url(name: str, url: object, *, insecure_http_hosts: Collection[str]) -> BaseURL:
     """Parse the absolute URL `url` and refuse one whose responses could be forged in transit.
 
@@ -82,11 +90,11 @@ def checked_url(name: str, url: object, *, insecure_http_hosts: Collection[str])
         base = parse_base_url(url)
     except URIError as error:
         raise ConfigurationError(
-            f"{name} takes an https URL without user, query and fragment, not {url!r}: {error}"
+            f"{name} takes an https URL without user, query and fragment, not {shown_url(url)}: {error}"
         ) from error
     if base.scheme == "https" or is_loopback(base.host) or base.host in hosts:
         return base
     raise ConfigurationError(
-        f"{name} must be an https URL, not {url!r}: to use plain http anyway, "
+        f"{name} takes an https URL, not {url!r}: to use plain http anyway, "
         f"name its host in insecure_http_hosts=({base.host!r},)"
     )

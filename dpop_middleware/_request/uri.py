@@ -31,7 +31,6 @@ __all__ = [
     "URIError",
     "absolute_form",
     "authority",
-    "check_request_path",
     "normalize",
     "parse_base_url",
     "request_path",

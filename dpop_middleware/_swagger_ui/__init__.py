@@ -81,8 +81,12 @@ class DocsLogin:
             url = getattr(self, name)
             origin = _origin(url) if isinstance(url, str) else None
             checked_url(name, origin or url, insecure_http_hosts=self.insecure_http_hosts)
-        options.names_or_one("client_id", self.client_id)
+        options.credential("client_id", self.client_id)
+        if self.issuer is not None:
+            options.text("issuer", self.issuer, "the iss of the authorization response")
         options.tokens("scopes", self.scopes)
+        if self.resource is not None:
+            options.text("resource", self.resource, "the URL of an API")
 
     def settings(self) -> dict[str, object]:
         """Return the settings that the page needs."""
@@ -122,23 +126,19 @@ def swagger_ui(
     The page's `Content-Security-Policy` lets no other script run. Raises ConfigurationError.
     """
     options.part("swagger_ui", app, "a FastAPI application first", fits=isinstance(app, FastAPI))
-    if not isinstance(path, str) or not path.startswith("/"):
-        raise options.refused("path", "a path that starts with a slash, such as '/docs'", path)
+    options.path("path", path, such_as="/docs")
     if app.openapi_url is None:
         raise ConfigurationError("swagger_ui shows the schema at openapi_url, and this application has none")
     options.part("login", login, "a DocsLogin", fits=login is None or isinstance(login, DocsLogin))
     servers = [str(server.get("url", "")) for server in app.servers]
     origins = sorted({origin for server in servers if (origin := _origin(server)) is not None})
-    token_origin = None if login is None else _origin(login.token_endpoint)
-    policy = (
-        "default-src 'none'",
-        _directive("script-src", _source("swagger_js_url", swagger_js_url)),
-        _directive("style-src", _source("swagger_css_url", swagger_css_url)),
-        _directive("img-src", "data:", _source("swagger_favicon_url", swagger_favicon_url)),
-        _directive("connect-src", *origins, token_origin),
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    policy = _content_security_policy(
+        script=_source("swagger_js_url", swagger_js_url),
+        style=_source("swagger_css_url", swagger_css_url),
+        image=_source("swagger_favicon_url", swagger_favicon_url),
+        connect=(*origins, None if login is None else _origin(login.token_endpoint)),
     )
-    headers = {"Content-Security-Policy": "; ".join(policy), **_HEADERS}
+    headers = {"Content-Security-Policy": policy, **_HEADERS}
     parameters = {**swagger_ui_default_parameters, **(swagger_ui_parameters or {})}
 
     async def page(request: Request) -> Response:
@@ -179,6 +179,22 @@ def _serving(name: str, headers: Mapping[str, str]) -> Callable[[Request], Await
 def _is_fastapis_own(route: object, path: str) -> bool:
     """Whether `route` is the page that FastAPI itself serves at `path`."""
     return getattr(route, "path", None) == path and getattr(route, "name", None) == "swagger_ui_html"
+
+
+def _content_security_policy(
+    *, script: str | None, style: str | None, image: str | None, connect: Collection[str | None]
+) -> str:
+    """Return a policy that allows these sources and the page's own origin, and no other script."""
+    return "; ".join(
+        (
+            "default-src 'none'",
+            _directive("script-src", script),
+            _directive("style-src", style),
+            _directive("img-src", "data:", image),
+            _directive("connect-src", *connect),
+            "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        )
+    )
 
 
 def _directive(name: str, *sources: str | None) -> str:

@@ -10,7 +10,7 @@ From the top down:
     later_checks.py  the checks that the server doesn't reach
     findings.py      the results as rows
     token_judge.py   the verifier of explain's access token, by the options
-    fetched_keys.py  a verifier that fetches the keys before it judges claims
+    verifiers.py     verifiers without keys, by a saved answer, with keys fetched in any case
     inputs.py        secrets, keys, times and captured requests
     console.py       the output, and the common parts of all commands
 """

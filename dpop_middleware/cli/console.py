@@ -18,11 +18,11 @@ from dpop_middleware.cli.findings import FindingState
 
 __all__ = ["PRIVATE_KEY", "Command", "CommandError", "Console", "printable"]
 
-Style = Literal["bold", "dim", "green", "red"]
+_Style = Literal["bold", "dim", "green", "red"]
 
 _NOT_PRINTABLE: Final = re.compile(r"[^\x20-\x7e]")
-_CODES: Final[Mapping[Style, str]] = {"bold": "1", "dim": "2", "green": "32", "red": "31"}
-_MARKS: Final[Mapping[FindingState, tuple[str, str, Style]]] = {
+_CODES: Final[Mapping[_Style, str]] = {"bold": "1", "dim": "2", "green": "32", "red": "31"}
+_MARKS: Final[Mapping[FindingState, tuple[str, str, _Style]]] = {
     FindingState.PASSED: ("✓", "ok", "green"),
     FindingState.FAILED: ("✗", "NO", "red"),
     FindingState.NOT_REACHED: ("·", ".", "dim"),
@@ -68,7 +68,7 @@ class Console:
         self._moves = err.isatty() and environ.get("TERM") != "dumb"
         self._has_marks = _can_say(out, "".join(mark for mark, _, _ in _MARKS.values()))
 
-    def line(self, text: str = "", *, style: Style | None = None) -> None:
+    def line(self, text: str = "", *, style: _Style | None = None) -> None:
         """Write a line to standard output; `text` must be the command's own, or escaped by `printable`."""
         with _writing():
             self._out.write(f"{text if style is None else self.styled(text, style)}\n")
@@ -99,7 +99,7 @@ class Console:
         with _writing():
             self._out.flush()
 
-    def styled(self, text: str, style: Style) -> str:
+    def styled(self, text: str, style: _Style) -> str:
         """Return `text` in `style` on a terminal that shows styles, otherwise `text`."""
         return f"\x1b[{_CODES[style]}m{text}\x1b[0m" if self._styled else text
 

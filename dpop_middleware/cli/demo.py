@@ -24,7 +24,7 @@ _RESOURCE: Final = "https://api.example.test"
 _PATH: Final = "/notes"
 _URL: Final = f"{_RESOURCE}{_PATH}"
 
-Headers = list[tuple[str, str]]
+_Headers = list[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class _Step:
     """One request, and the check that must refuse it; None where it must be accepted."""
 
     title: str
-    headers: Headers
+    headers: _Headers
     caught_by: Check | None = None
     method: str = "GET"
 
@@ -41,13 +41,13 @@ def _steps(issuer: TestIssuer) -> Iterator[_Step]:
     key, thief = DPoPKey.generate(), DPoPKey.generate()
     token = issuer.token(jkt=key.jkt)
 
-    def request(*proofs: str, scheme: str = "DPoP") -> Headers:
+    def request(*proofs: str, scheme: str = "DPoP") -> _Headers:
         return [("authorization", f"{scheme} {token}"), *(("dpop", proof) for proof in proofs)]
 
     def proof(signer: DPoPKey = key, *, url: str = _URL, access_token: str = token, age: float = 0) -> str:
         return signer.proof("GET", url, access_token=access_token, now=time.time() - age)
 
-    def broken(name: str) -> Headers:
+    def broken(name: str) -> _Headers:
         return [
             *request(),
             *broken_proof(name, key=key, method="GET", url=_URL, access_token=token),

@@ -16,7 +16,8 @@ from dpop_middleware.cli.console import Command, CommandError, Console, printabl
 from dpop_middleware.cli.explanation import explain
 from dpop_middleware.cli.findings import Explanation, Finding, FindingState
 from dpop_middleware.cli.inputs import Inputs, checked_method, parse_captured, parse_time
-from dpop_middleware.cli.token_judge import TokenJudge, add_token_arguments, token_judge
+from dpop_middleware.cli.token_judge import add_token_arguments, token_judge
+from dpop_middleware.cli.verifiers import TokenJudge
 from dpop_middleware.client.urls import target_of
 from dpop_middleware.errors import DPoPError, Unavailable
 from dpop_middleware.jose import LATEST_TIME
@@ -181,9 +182,7 @@ def _url(url: str) -> str:
 
 async def _explain(judge: TokenJudge, **request: Any) -> Explanation:
     try:
-        return await explain(
-            verifier=judge.verifier, rules=judge.rules, asks=judge.asks, unknown=judge.unknown, **request
-        )
+        return await explain(judge=judge, **request)
     finally:
         await aclose_parts(judge.verifier)
 

@@ -8,7 +8,6 @@ which ones were not reached. `later_checks` judges those separately.
 import math
 import re
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from dpop_middleware._judge.remote import proof_first
@@ -30,13 +29,13 @@ from dpop_middleware.cli.later_checks import (
     judge_use_later,
     verified_later,
 )
+from dpop_middleware.cli.verifiers import TokenJudge
 from dpop_middleware.errors import ConfigurationError, DPoPError, Scheme, Unavailable
 from dpop_middleware.nonces import NonceProvider
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.replay.memory import MemoryReplayStore
 from dpop_middleware.replay.store import ReplayKeyspace
-from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
-from dpop_middleware.tokens.claims import ClaimRules
+from dpop_middleware.tokens.access_token import AccessToken
 
 __all__ = ["explain"]
 
@@ -49,10 +48,7 @@ async def explain(
     url: str,
     proofs: tuple[str, ...],
     authorization: tuple[str, ...] | None,
-    verifier: AccessTokenVerifier,
-    rules: ClaimRules | None = None,
-    asks: bool = False,
-    unknown: Mapping[Check, str] = MappingProxyType({}),
+    judge: TokenJudge,
     nonces: NonceProvider | None = None,
     policy: DPoPPolicy = DPoPPolicy(),
     requirements: Requirements = NOTHING_REQUIRED,
@@ -64,9 +60,7 @@ async def explain(
     - `proofs`: the values of its `DPoP` header fields.
     - `authorization`: the values of its `Authorization` fields, None for a token request, which is judged as
       at a token endpoint (RFC 9449 section 5).
-    - `verifier`: of the access token, not called without one; `asks`: whether it asks another server;
-      `rules`: those for a JWT's claims, which judge them if the verifier doesn't reach them.
-    - `unknown`: checks that `verifier` can't make here, and why.
+    - `judge`: of the access token; its verifier isn't called without one.
     - `nonces`, `policy`, `requirements`: what the server requires; `now`: seconds since the epoch.
 
     Not checked: whether the proof was used before, which only the server's store knows. Raises
@@ -82,9 +76,7 @@ async def explain(
     )
     server = _Server(
         origin=origin,
-        verifier=verifier,
-        rules=rules,
-        asks=asks,
+        judge=judge,
         nonces=nonces,
         policy=policy,
         requirements=requirements,
@@ -108,7 +100,7 @@ async def explain(
         error,
         reading=_read(proofs, policy),
         token=token,
-        unknown=dict(unknown) | _not_judged(nonces, policy, requirements),
+        unknown=dict(judge.unknown) | _not_judged(nonces, policy, requirements),
         later=later.of,
     )
     return Explanation(findings=findings, error=error, status=status)
@@ -118,9 +110,7 @@ class _Server(NamedTuple):
     """The server that is imitated; its values are arguments of `explain`, `origin` is that of the URL."""
 
     origin: str
-    verifier: AccessTokenVerifier
-    rules: ClaimRules | None
-    asks: bool
+    judge: TokenJudge
     nonces: NonceProvider | None
     policy: DPoPPolicy
     requirements: Requirements
@@ -138,7 +128,7 @@ class _Server(NamedTuple):
     def verification(self) -> RequestVerification:
         """Return the judge of a resource server, whose replay store is empty."""
         return RequestVerification(
-            verifier=self.verifier,
+            verifier=self.judge.verifier,
             proofs=ProofVerification(
                 store=MemoryReplayStore(),
                 keyspace=ReplayKeyspace(""),
@@ -194,10 +184,10 @@ async def _judged_later(
     useless_after = math.inf
     if carried is not None:
         scheme, access_token = carried
-        if not server.asks and not isinstance(error, Unavailable):
-            token = await verified_later(later, access_token, server.verifier, checks)
-        if token is None and server.rules is not None:
-            token = judge_token_later(later, access_token, rules=server.rules, now=server.now)
+        if not server.judge.asks and not isinstance(error, Unavailable):
+            token = await verified_later(later, access_token, server.judge.verifier, checks)
+        if token is None and server.judge.rules is not None:
+            token = judge_token_later(later, access_token, rules=server.judge.rules, now=server.now)
         if token is not None:
             judge_use_later(later, token, scheme=scheme, requirements=server.requirements, now=server.now)
         expires_at = -math.inf if token is None else token.expires_at
@@ -238,7 +228,7 @@ def _checks_of(server: _Server, carried: tuple[Scheme, str] | None) -> tuple[Che
     scheme, access_token = carried
     if scheme == "Bearer":
         return _checks_of_bearer(server.policy)
-    first = proof_first(server.verifier)
+    first = proof_first(server.judge.verifier)
     if first is not None and first.is_remote(access_token):
         return CHECKS_OF_AN_OPAQUE_TOKEN
     return CHECKS_OF_A_JWT

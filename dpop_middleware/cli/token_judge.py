@@ -6,50 +6,32 @@ answer was saved before.
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
 from importlib import import_module
-from types import MappingProxyType
 from typing import Any
 
 from dpop_middleware._request.secure_url import checked_hosts, checked_url
 from dpop_middleware.checks import Check
 from dpop_middleware.cli.console import CommandError
-from dpop_middleware.cli.fetched_keys import WithFetchedKeys
 from dpop_middleware.cli.inputs import Inputs
-from dpop_middleware.errors import ConfigurationError, Unavailable
+from dpop_middleware.cli.verifiers import BySavedAnswer, TokenJudge, WithFetchedKeys, WithoutKeys
+from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.introspection import ClientAuthentication, ClientSecretBasic, ClientSecretPost
-from dpop_middleware.introspection._answer import AnswerRules, MalformedAnswer, judge_answer
+from dpop_middleware.introspection._answer import AnswerRules
 from dpop_middleware.jose import JOSEError, base64url, strict_json
 from dpop_middleware.jose.compact import split
-from dpop_middleware.policy import SUPPORTED_ALGORITHMS
 from dpop_middleware.profiles import KNOWN, RFC9068
-from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
-from dpop_middleware.tokens.claims import NEVER_DROPPED, ClaimRules, checked_token_types, judge_claims
+from dpop_middleware.tokens.access_token import TOKEN_CLOCK_SKEW
+from dpop_middleware.tokens.claims import NEVER_DROPPED, ClaimRules, checked_token_types
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
-from dpop_middleware.tokens.signed_token import has_three_segments, parse_signed_token
+from dpop_middleware.tokens.signed_token import has_three_segments
 
-__all__ = ["TokenJudge", "add_token_arguments", "token_judge"]
+__all__ = ["add_token_arguments", "token_judge"]
 
 _NO_KEYS = "no keys are given: add --jwks or --issuer"
 _PLACEHOLDER = "https://issuer.invalid"
 _REQUIRED_OF_AN_ANSWER = ("exp", "token_type")
 # Seconds; a person waits longer than a request.
 _PATIENCE = 10.0
-_DEFAULTS: Mapping[str, Any] = MappingProxyType(JWTAccessTokenVerifier.__init__.__kwdefaults__ or {})
-
-
-@dataclass(frozen=True, slots=True)
-class TokenJudge:
-    """A verifier for one token, and the checks that it can't make, each with its reason.
-
-    `rules` are those for a JWT's claims, None for a token that isn't one; `asks` says that the verifier asks
-    the issuer about the token.
-    """
-
-    verifier: AccessTokenVerifier
-    unknown: Mapping[Check, str]
-    rules: ClaimRules | None = None
-    asks: bool = False
 
 
 def add_token_arguments(parser: ArgumentParser) -> None:
@@ -66,7 +48,7 @@ def add_token_arguments(parser: ArgumentParser) -> None:
     group.add_argument(
         "--token-clock-skew",
         type=float,
-        default=_DEFAULTS["clock_skew"],
+        default=TOKEN_CLOCK_SKEW,
         metavar="SECONDS",
         help="how far the issuer's clock may differ (default: %(default)g)",
     )
@@ -137,7 +119,7 @@ def _jwt_judge(args: Namespace, inputs: Inputs, token: str | None, *, now: float
         required = tuple(dict.fromkeys((*NEVER_DROPPED, *args.required_claim)))
     rules = ClaimRules(issuer=issuer, audiences=frozenset(audiences), required=required, **shared)
     if args.jwks is None and args.issuer is None:
-        reader = _Unverified(rules, checked_token_types(types), now)
+        reader = WithoutKeys(rules, checked_token_types(types), now)
         unknown |= dict.fromkeys((Check.TOKEN_KEY, Check.TOKEN_SIGNATURE), _NO_KEYS)
         return TokenJudge(reader, unknown, rules)
     verifier = JWTAccessTokenVerifier(
@@ -163,27 +145,6 @@ def _unnamed(args: Namespace) -> dict[Check, str]:
     if args.audience is None:
         unknown[Check.TOKEN_AUD] = "the audience is not named: add --audience"
     return unknown
-
-
-@dataclass(frozen=True, slots=True)
-class _Unverified:
-    """Judges a token as the verifier does, but without its signature: for `explain` only."""
-
-    rules: ClaimRules
-    token_types: tuple[str | None, ...]
-    now: float
-    expiry_is_final = True
-
-    @property
-    def issuers(self) -> tuple[str, ...]:
-        return (self.rules.issuer,)
-
-    def accepting_type(self, typ: str | None) -> "_Unverified":
-        return replace(self, token_types=checked_token_types((*self.token_types, typ)))
-
-    async def verify(self, token: str) -> AccessToken:
-        signed = parse_signed_token(token, token_types=self.token_types, algorithms=SUPPORTED_ALGORITHMS)
-        return judge_claims(signed.payload, rules=self.rules, now=self.now).access_token
 
 
 def _jwks(value: str | None, inputs: Inputs) -> dict[str, Any] | str | None:
@@ -221,8 +182,8 @@ def _opaque_judge(args: Namespace, inputs: Inputs, token: str | None, *, now: fl
     if token is None or args.introspection is None or has_three_segments(token):
         return None
     claims: dict[str, Any] = {
-        "scope_claims": (*_DEFAULTS["scope_claims"], *(args.scope_claim or ())),
-        "client_id_claims": (*_DEFAULTS["client_id_claims"], *(args.client_id_claim or ())),
+        "scope_claims": (*RFC9068.scope_claims, *(args.scope_claim or ())),
+        "client_id_claims": (*RFC9068.client_id_claims, *(args.client_id_claim or ())),
         "clock_skew": args.token_clock_skew,
     }
     required = _REQUIRED_OF_AN_ANSWER if args.required_claim is None else tuple(args.required_claim)
@@ -237,26 +198,7 @@ def _opaque_judge(args: Namespace, inputs: Inputs, token: str | None, *, now: fl
         **claims,
     )
     answer = AnswerRules(claims=rules, accept_missing_audience=args.audience is None)
-    return TokenJudge(_Saved(answer, said, now, (rules.issuer,)), _unnamed(args))
-
-
-@dataclass(frozen=True, slots=True)
-class _Saved:
-    """Judges a token by a saved answer: for `explain` only."""
-
-    rules: AnswerRules
-    said: Mapping[str, Any] = field(repr=False)
-    now: float
-    issuers: tuple[str, ...]
-    remote = True
-
-    async def verify(self, token: str) -> AccessToken:  # noqa: ARG002 - the answer is about this one token
-        try:
-            return judge_answer(self.said, rules=self.rules, now=self.now)
-        except MalformedAnswer as error:
-            raise Unavailable(
-                "the saved answer can't be used", check=Check.TOKEN_ACTIVE, actual=str(error)
-            ) from error
+    return TokenJudge(BySavedAnswer(answer, said, now), _unnamed(args))
 
 
 def _asking(

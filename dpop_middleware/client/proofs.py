@@ -27,17 +27,17 @@ __all__ = [
     "one_nonce",
 ]
 
-Learned = TypeVar("Learned")
-ErrorCode: TypeAlias = Literal["use_dpop_nonce", "invalid_dpop_proof"]
-Lesson: TypeAlias = Literal["nonce", "clock"]
+_Learned = TypeVar("_Learned")
+_ErrorCode: TypeAlias = Literal["use_dpop_nonce", "invalid_dpop_proof"]
+_Lesson: TypeAlias = Literal["nonce", "clock"]
 
 # NQCHAR of RFC 6749 appendix A; the length keeps the proof far below the size that servers refuse.
 _NONCE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,2048}", re.ASCII)
 # Two searches: a single one with `.*` in between takes quadratic time on a hostile challenge.
 _SCHEME: Final = re.compile(r"\bDPoP\b", re.ASCII | re.IGNORECASE)
-_ERROR: Final[Mapping[ErrorCode, re.Pattern[str]]] = {
+_ERROR: Final[Mapping[_ErrorCode, re.Pattern[str]]] = {
     error: re.compile(rf'\berror\s*=\s*"?{error}\b', re.ASCII | re.IGNORECASE)
-    for error in get_args(ErrorCode)
+    for error in get_args(_ErrorCode)
 }
 
 _MAX_OFFSET: Final = 300
@@ -82,20 +82,20 @@ def _libraries() -> list[Any]:
 _BYTES: Final = installed("ByteStream")
 
 
-class OriginMemory(Generic[Learned]):
+class OriginMemory(Generic[_Learned]):
     """What each origin said last, for the `limit` most recent origins; safe to share between threads."""
 
     def __init__(self, limit: int = 100) -> None:
         self._limit = limit
-        self._learned: OrderedDict[str, Learned] = OrderedDict()
+        self._learned: OrderedDict[str, _Learned] = OrderedDict()
         self._lock = Lock()
 
-    def get(self, origin: str) -> Learned | None:
+    def get(self, origin: str) -> _Learned | None:
         """Return what to use at `origin`, None where nothing is remembered."""
         with self._lock:
             return self._learned.get(origin)
 
-    def remember(self, origin: str, learned: Learned) -> None:
+    def remember(self, origin: str, learned: _Learned) -> None:
         """Use `learned` at `origin` from now on."""
         with self._lock:
             self._learned[origin] = learned
@@ -113,7 +113,7 @@ def one_nonce(values: Iterable[str]) -> str | None:
     return nonce if _NONCE.fullmatch(nonce) else None
 
 
-def is_refused_for(error: ErrorCode, challenges: Iterable[str], body: object) -> bool:
+def is_refused_for(error: _ErrorCode, challenges: Iterable[str], body: object) -> bool:
     """Whether a refusal has the code `error`.
 
     `challenges` are the `WWW-Authenticate` fields of a resource server (RFC 9449 sections 7.1 and 9), `body`
@@ -151,7 +151,7 @@ class Proofs:
         its body was a stream, or the response belongs to another request because the client itself followed a
         redirect.
         """
-        unused: set[Lesson | None] = {"nonce", "clock"}
+        unused: set[_Lesson | None] = {"nonce", "clock"}
         repeatable = can_repeat(request)
         while True:
             response = yield self._signed(request, token)
@@ -171,7 +171,7 @@ class Proofs:
             and not is_refused_for("use_dpop_nonce", headers.get_list("WWW-Authenticate"), None)
         )
 
-    def learn(self, response: Any) -> Lesson | None:
+    def learn(self, response: Any) -> _Lesson | None:
         """Remember what a response and those before it say; return what was wrong with the last proof."""
         nonce: str | None = None
         for answer in (*response.history, response):
@@ -188,7 +188,7 @@ class Proofs:
             return self._learn_clock(request_origin(response.request), response)
         return None
 
-    def _learn_clock(self, origin: str, response: Any) -> Lesson | None:
+    def _learn_clock(self, origin: str, response: Any) -> _Lesson | None:
         date = _date(response.headers.get_list("Date"))
         if date is None or not origin.startswith("https:"):
             return None
@@ -213,7 +213,7 @@ class Proofs:
             request.headers["Authorization"] = f"DPoP {token}"
         return request
 
-    def _is_refused_for(self, error: ErrorCode, response: Any) -> bool:
+    def _is_refused_for(self, error: _ErrorCode, response: Any) -> bool:
         challenges = response.headers.get_list("WWW-Authenticate") if response.status_code == 401 else ()
         return is_refused_for(error, challenges, _json(response) if self.needs_body(response) else None)
 

@@ -57,10 +57,10 @@ _LONG_AGO: Final = _Asked(Moment(0.0, 0.0), 0)
 
 
 @dataclass(frozen=True, slots=True)
-class _Held:
-    """`lifetime` and `renew_after` are in seconds since `asked`.
+class _Tokens:
+    """The tokens that the source has; `lifetime` and `renew_after` of the access token are since `asked`.
 
-    Both are None where there is no access token, and where its life isn't known.
+    They are in seconds, and None where there is no access token, and where its life isn't known.
     """
 
     access_token: str | None = field(default=None, repr=False)
@@ -70,7 +70,7 @@ class _Held:
     lifetime: float | None = None
 
 
-_NOTHING: Final = _Held()
+_NOTHING: Final = _Tokens()
 # What says that there is no new token: the server, or a client that can't reach it.
 _NO_TOKEN: Final = (TokenRequestError, *installed("HTTPError"))
 _SHORTEST_PAUSE: Final = 1.0
@@ -175,7 +175,7 @@ class TokenSource:
         """Renew this token at the next call, if it is the current one: after the API's `invalid_token`."""
         with self._lock:
             if self._held.access_token == access_token:
-                self._held = _Held(refresh_token=self._held.refresh_token, asked=self._held.asked)
+                self._held = _Tokens(refresh_token=self._held.refresh_token, asked=self._held.asked)
 
     def _current(self) -> str | None:
         held = self._held
@@ -256,7 +256,7 @@ class TokenSource:
                 # Another event loop got newer ones while this one was paused.
                 return self._held.access_token or response.access_token
             refresh_token = response.refresh_token or self._held.refresh_token or sent
-            self._held = _Held(response.access_token, refresh_token, asked, renew_after, lifetime)
+            self._held = _Tokens(response.access_token, refresh_token, asked, renew_after, lifetime)
         if self._on_response is not None:
             self._on_response(response)
         return response.access_token

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from dpop_middleware import _options
-from dpop_middleware._request.secure_url import checked_hosts, checked_url
+from dpop_middleware._request.secure_url import checked_hosts, checked_url, shown_url
 from dpop_middleware._request.uri import parse_base_url
 from dpop_middleware.errors import ConfigurationError
 
@@ -67,7 +67,7 @@ def named_origin(option: str, url: str) -> str:
     try:
         return origin_of(url)
     except ValueError as error:
-        raise ConfigurationError(f"{option} takes an https URL, not {url!r}: {error}") from error
+        raise ConfigurationError(f"{option} takes an https URL, not {shown_url(url)}: {error}") from error
 
 
 def _split(url: str) -> tuple[str, str, str]:

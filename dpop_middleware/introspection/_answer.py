@@ -25,9 +25,9 @@ __all__ = [
     "AnswerRules",
     "MalformedAnswer",
     "SignedAnswers",
-    "checked_required_claims",
     "judge_answer",
     "read_answer",
+    "required_of_an_answer",
 ]
 
 _TYP: Final = "token-introspection+jwt"
@@ -202,7 +202,7 @@ async def read_answer(
     return _parsed(body, strict_json.parse_document)
 
 
-def checked_required_claims(claims: object) -> tuple[str, ...]:
+def required_of_an_answer(claims: object) -> tuple[str, ...]:
     """Return the claims that must be present; issuer and audience may be filled in, and are judged apart."""
     if isinstance(claims, (tuple, list)) and not claims:
         return ("iss", "aud")

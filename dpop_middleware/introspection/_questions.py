@@ -27,14 +27,15 @@ from dpop_middleware.replay.breaker import CircuitBreaker
 from dpop_middleware.tokens.access_token import AccessToken
 from dpop_middleware.tokens.admission import Admission
 
-__all__ = ["IntrospectionHealth", "NoAnswer", "Outlook", "Questions"]
+__all__ = ["MAX_QUESTIONS", "IntrospectionHealth", "NoAnswer", "Outlook", "Questions"]
 
 _LOG = logging.getLogger(__name__)
 
-# For how many seconds a question about an unknown token waits for its turn.
-TURN: Final = 1.0
-# The number of questions of one kind that may be under way or wait.
 MAX_QUESTIONS: Final = 1000
+"""How many questions of one kind may be under way or wait."""
+
+# For how many seconds a question about an unknown token waits for its turn.
+_TURN: Final = 1.0
 # For how many seconds after a usable answer the endpoint counts as one that judges tokens.
 _JUDGES: Final = 60.0
 
@@ -225,7 +226,7 @@ class Questions:
     async def _admitted(self, stack: AsyncExitStack, digest: bytes) -> bool:
         """Wait for a place and a share of the second; the place is kept until `stack` ends."""
         try:
-            async with asyncio.timeout(TURN):
+            async with asyncio.timeout(_TURN):
                 await stack.enter_async_context(self._places)
                 while (pause := self._admission.pause(time.monotonic())) > 0:  # noqa: ASYNC110 - time passes
                     await asyncio.sleep(pause)

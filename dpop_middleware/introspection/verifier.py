@@ -21,19 +21,19 @@ from dpop_middleware.errors import ConfigurationError, InvalidToken, Unavailable
 from dpop_middleware.introspection._answer import (
     AnswerRules,
     SignedAnswers,
-    checked_required_claims,
     judge_answer,
     read_answer,
+    required_of_an_answer,
 )
 from dpop_middleware.introspection._endpoint import Answer, Endpoint, EndpointOptions
 from dpop_middleware.introspection._questions import IntrospectionHealth, NoAnswer, Outlook, Questions
 from dpop_middleware.introspection._verdicts import Verdict, Verdicts, digest_of
 from dpop_middleware.introspection.client_authentication import BoundToken, ClientAuthentication
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS, checked_algorithms
-from dpop_middleware.tokens.access_token import TOKEN_CLOCK_SKEW, AccessToken, checked_clock_skew
+from dpop_middleware.tokens.access_token import TOKEN_CLOCK_SKEW, AccessToken
 from dpop_middleware.tokens.admission import Admission
 from dpop_middleware.tokens.cache import MAX_CACHED_BYTES
-from dpop_middleware.tokens.claims import ClaimRules
+from dpop_middleware.tokens.claims import claim_rules
 from dpop_middleware.tokens.connections import checked_proxy
 from dpop_middleware.tokens.fetch import checked_endpoint, checked_ssl_context
 from dpop_middleware.tokens.fetch_options import FetchOptions
@@ -122,16 +122,15 @@ class IntrospectionVerifier:
             )
         if endpoint is not None:
             checked_endpoint("endpoint", endpoint, insecure_http_hosts=hosts)
-        audiences = options.names_or_one("audience", audience)
         self._clock = options.clock(clock)
         self._rules = AnswerRules(
-            claims=ClaimRules(
+            claims=claim_rules(
                 issuer=issuer,
-                audiences=frozenset(audiences),
-                required=checked_required_claims(required_claims),
-                scope_claims=options.names("scope_claims", scope_claims),
-                client_id_claims=options.names("client_id_claims", client_id_claims),
-                clock_skew=checked_clock_skew("clock_skew", clock_skew),
+                audience=audience,
+                required=required_of_an_answer(required_claims),
+                scope_claims=scope_claims,
+                client_id_claims=client_id_claims,
+                clock_skew=clock_skew,
             ),
             accept_missing_audience=options.flag("accept_missing_audience", accept_missing_audience),
         )
@@ -153,7 +152,7 @@ class IntrospectionVerifier:
                     fetch_options=FetchOptions(ssl_context=context, proxy=proxy),
                 ),
                 issuer=issuer,
-                audiences=frozenset((*audiences, *named)),
+                audiences=self.audiences.union(named),
                 algorithms=checked_algorithms(algorithms),
                 clock_skew=clock_skew,
                 clock=clock,

@@ -17,7 +17,7 @@ from dpop_middleware.testing.target import Target
 
 __all__ = ["CASES", "Case", "CaseRun"]
 
-Headers: TypeAlias = list[tuple[str, str]]
+_Headers: TypeAlias = list[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,7 @@ class Case:
     """
 
     name: str
-    request: Callable[["CaseRun"], Headers | None]
+    request: Callable[["CaseRun"], _Headers | None]
     status: int | None
     error: str | None = None
     presentations: int = 1
@@ -58,28 +58,28 @@ class CaseRun:
             now=self.target.clock(),
         )
 
-    def credentials(self, *proofs: str, scheme: str = "DPoP", access_token: str | None = None) -> Headers:
+    def credentials(self, *proofs: str, scheme: str = "DPoP", access_token: str | None = None) -> _Headers:
         """Return the header lines of a request with these proofs."""
         token = access_token or self.target.access_token
         return [("Authorization", f"{scheme} {token}"), *(("DPoP", proof) for proof in proofs)]
 
-    async def send(self, headers: Headers) -> httpx2.Response:
+    async def send(self, headers: _Headers) -> httpx2.Response:
         """Send the request once, and keep the nonce of the response."""
         response = await self.client.request(self.target.method, self.target.url, headers=headers)
         self.nonce = one_nonce(response.headers.get_list("DPoP-Nonce")) or self.nonce
         return response
 
 
-Request: TypeAlias = Callable[[CaseRun], Headers | None]
+_Request: TypeAlias = Callable[[CaseRun], _Headers | None]
 
 
-def _honest(**changes: Any) -> Request:
+def _honest(**changes: Any) -> _Request:
     """Return an honest request, with changed `header` members and `claims` that must not matter."""
     return lambda run: run.credentials(run.honest().encode(**changes))
 
 
-def _htu(change: Callable[[str], str | None]) -> Request:
-    def request(run: CaseRun) -> Headers | None:
+def _htu(change: Callable[[str], str | None]) -> _Request:
+    def request(run: CaseRun) -> _Headers | None:
         htu = change(run.target.url.split("#")[0].split("?")[0])
         return None if htu is None else run.credentials(run.honest().encode(claims={"htu": htu}))
 
@@ -109,27 +109,27 @@ def _broken(defect: BrokenProof) -> Case:
     )
 
 
-def _unknown_nonce(run: CaseRun) -> Headers | None:
+def _unknown_nonce(run: CaseRun) -> _Headers | None:
     if run.nonce is None:
         return None
     return run.credentials(run.honest().encode(claims={"nonce": "not-a-nonce-of-this-server"}))
 
 
-def _two_authorizations(run: CaseRun) -> Headers:
+def _two_authorizations(run: CaseRun) -> _Headers:
     honest = run.credentials(run.honest().encode())
     return [honest[0], *honest]
 
 
-def _altered_token(run: CaseRun) -> Headers:
+def _altered_token(run: CaseRun) -> _Headers:
     # The proof fits it: many servers judge the proof before they ask somebody about the token.
     altered = f"{run.target.access_token[:-8]}AAAAAAAA"
     return run.credentials(run.honest(access_token=altered).encode(), access_token=altered)
 
 
-def _token(*, bound: bool = True, **changes: Any) -> Request:
+def _token(*, bound: bool = True, **changes: Any) -> _Request:
     """Return a request with a changed token, and a proof that fits it."""
 
-    def request(run: CaseRun) -> Headers | None:
+    def request(run: CaseRun) -> _Headers | None:
         make = run.target.token
         if make is None:
             return None
@@ -141,7 +141,7 @@ def _token(*, bound: bool = True, **changes: Any) -> Request:
     return request
 
 
-def _signed_by_a_stranger(run: CaseRun) -> Headers | None:
+def _signed_by_a_stranger(run: CaseRun) -> _Headers | None:
     if run.target.token is None:
         return None
     # Of the issuer's algorithm: the server may accept no other.
@@ -161,7 +161,7 @@ _ACCEPTED: Final = MappingProxyType(
     }
 )
 
-_REFUSED: Final[tuple[tuple[str, Request, int, str | None], ...]] = (
+_REFUSED: Final[tuple[tuple[str, _Request, int, str | None], ...]] = (
     ("no_credentials", lambda _: [], 401, None),
     (
         "another_scheme",

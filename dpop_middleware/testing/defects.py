@@ -20,7 +20,7 @@ from dpop_middleware.testing.issuer import ABSENT, Absent, encode_jws, merged
 
 __all__ = ["BROKEN_PROOFS", "BrokenProof", "HonestProof", "broken_proof"]
 
-Fields = tuple[str, ...]
+_Fields = tuple[str, ...]
 
 _AGES: Final = 86_400
 _OVERSIZED: Final = 9 * 1024
@@ -77,7 +77,7 @@ class BrokenProof:
     """
 
     name: str
-    fields: Callable[[HonestProof], Fields]
+    fields: Callable[[HonestProof], _Fields]
     check: Check
     status: int = 401
     error: str = "invalid_dpop_proof"
@@ -90,15 +90,15 @@ def _hash(text: str) -> str:
     return base64url.encode(hashlib.sha256(text.encode("ascii")).digest())
 
 
-def _header(**members: Any) -> Callable[[HonestProof], Fields]:
+def _header(**members: Any) -> Callable[[HonestProof], _Fields]:
     return lambda honest: (honest.encode(header=members),)
 
 
-def _claims(**members: Any) -> Callable[[HonestProof], Fields]:
+def _claims(**members: Any) -> Callable[[HonestProof], _Fields]:
     return lambda honest: (honest.encode(claims=members),)
 
 
-def _dated(offset: float) -> Callable[[HonestProof], Fields]:
+def _dated(offset: float) -> Callable[[HonestProof], _Fields]:
     return lambda honest: (honest.encode(claims={"iat": int(honest.now + offset)}),)
 
 
@@ -107,24 +107,24 @@ def _another(honest: HonestProof) -> DPoPKey:
     return DPoPKey.generate(honest.key.algorithm)
 
 
-def _by_another_key(honest: HonestProof) -> Fields:
+def _by_another_key(honest: HonestProof) -> _Fields:
     return (replace(honest, key=_another(honest)).encode(),)
 
 
-def _altered_signature(honest: HonestProof) -> Fields:
+def _altered_signature(honest: HonestProof) -> _Fields:
     signing_input, _, signature = honest.encode().rpartition(".")
     octets = bytearray(base64url.decode(signature))
     octets[len(octets) // 2] ^= 1
     return (f"{signing_input}.{base64url.encode(bytes(octets))}",)
 
 
-def _hmac_with_the_public_key(honest: HonestProof) -> Fields:
+def _hmac_with_the_public_key(honest: HonestProof) -> _Fields:
     secret = secrets.token_bytes(32)
     jwk = {"kty": "oct", "k": base64url.encode(secret)}
     return (honest.encode(header={"alg": "HS256", "jwk": jwk}, key=secret),)
 
 
-def _padded(honest: HonestProof) -> Fields:
+def _padded(honest: HonestProof) -> _Fields:
     header, payload, _ = honest.encode().split(".")
     if len(payload) % 4 == 0:
         header, payload, _ = honest.encode(claims={"longer": 1}).split(".")
@@ -132,7 +132,7 @@ def _padded(honest: HonestProof) -> Fields:
     return (f"{signing_input}.{base64url.encode(honest.key.sign(signing_input.encode()))}",)
 
 
-def _duplicate_member(honest: HonestProof) -> Fields:
+def _duplicate_member(honest: HonestProof) -> _Fields:
     first, payload, _ = honest.encode().split(".")
     header = base64url.decode(first).decode()
     claims = base64url.decode(payload).decode()
@@ -140,12 +140,12 @@ def _duplicate_member(honest: HonestProof) -> Fields:
     return (encode_jws(header, twice, key=honest.key),)
 
 
-def _other_host(honest: HonestProof) -> Fields:
+def _other_host(honest: HonestProof) -> _Fields:
     parts = urlsplit(honest.url)
     return (honest.encode(claims={"htu": parts._replace(netloc="attacker.example").geturl()}),)
 
 
-def _other_path(honest: HonestProof) -> Fields:
+def _other_path(honest: HonestProof) -> _Fields:
     parts = urlsplit(honest.url)
     return (honest.encode(claims={"htu": parts._replace(path=f"{parts.path}/other").geturl()}),)
 

@@ -63,8 +63,8 @@ def audiences_of(production: ResourceServer, issuer: str | None = None) -> tuple
     return (production.resource,) if verifier is None else tuple(sorted(verifier.audiences))
 
 
-def algorithms_of(production: ResourceServer, issuer: str | None = None) -> tuple[str, ...]:
-    """Return the algorithms with which tokens may be signed, ES256 first; `issuer` as in `audiences_of`."""
+def algorithms_of(production: ResourceServer, issuer: str) -> tuple[str, ...]:
+    """Return the algorithms with which tokens of `issuer` may be signed, ES256 first."""
     verifier = _their_verifier(production, issuer)
     return SUPPORTED_ALGORITHMS if verifier is None else verifier._algorithms
 

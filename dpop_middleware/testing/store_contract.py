@@ -21,7 +21,7 @@ import pytest
 
 from dpop_middleware.replay.store import ReplayEntry, ReplayStore
 
-__all__ = ["ReplayStoreContract", "entry"]
+__all__ = ["ReplayStoreContract", "answers", "entry"]
 
 
 def entry(

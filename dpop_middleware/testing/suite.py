@@ -16,7 +16,7 @@ import httpx2
 from dpop_middleware.testing.cases import CASES, Case, CaseRun
 from dpop_middleware.testing.target import Target, lifespan
 
-__all__ = ["CASES", "Case", "Outcome", "run_case"]
+__all__ = ["CASES", "Case", "Outcome", "Verdict", "run_case"]
 
 Verdict = Literal["passed", "failed", "skipped"]
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 else:
     httpx2 = Deferred("httpx2")  # the command imports this module, with or without httpx2
 
-Message: TypeAlias = MutableMapping[str, Any]
+_Message: TypeAlias = MutableMapping[str, Any]
 ASGIApp: TypeAlias = Callable[..., Awaitable[None]]
 
 
@@ -106,12 +106,12 @@ async def lifespan(app: ASGIApp) -> AsyncGenerator[ASGIApp]:
     its startup or shutdown fails.
     """
     state: dict[str, Any] = {}
-    to_app: asyncio.Queue[Message] = asyncio.Queue()
-    from_app: asyncio.Queue[Message] = asyncio.Queue()
+    to_app: asyncio.Queue[_Message] = asyncio.Queue()
+    from_app: asyncio.Queue[_Message] = asyncio.Queue()
     scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": state}
     task = asyncio.ensure_future(app(scope, to_app.get, from_app.put))
 
-    async def with_state(scope: Message, receive: object, send: object) -> None:
+    async def with_state(scope: _Message, receive: object, send: object) -> None:
         await app({**scope, "state": dict(state)}, receive, send)
 
     supported = await _phase("startup", task, to_app, from_app)
@@ -126,8 +126,8 @@ async def lifespan(app: ASGIApp) -> AsyncGenerator[ASGIApp]:
 async def _phase(
     name: str,
     task: "asyncio.Future[None]",
-    to_app: "asyncio.Queue[Message]",
-    from_app: "asyncio.Queue[Message]",
+    to_app: "asyncio.Queue[_Message]",
+    from_app: "asyncio.Queue[_Message]",
 ) -> bool:
     await to_app.put({"type": f"lifespan.{name}"})
     answer = asyncio.ensure_future(from_app.get())

@@ -81,7 +81,7 @@ class Actor:
 
         It is for logs: `AccessToken.identity` names a user, and this names somebody who acts for that user.
         """
-        name = self.subject or f"client:{self.client_id}"
+        name = self.subject or f"{_CLIENT}{self.client_id}"
         return name if self.issuer is None else f"{self.issuer} {name}"
 
 

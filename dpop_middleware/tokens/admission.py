@@ -15,15 +15,33 @@ from typing import Final
 
 from dpop_middleware.tokens.jwks import KeySet
 
-__all__ = ["Admission", "Bucket", "MissingKeys", "Tendency", "UnavailableAnswers", "WaitingRoom"]
+__all__ = [
+    "MAX_MISSING",
+    "MAX_UNAVAILABLE",
+    "MAX_WAITING",
+    "UNAVAILABLE_PER_SECOND",
+    "Admission",
+    "Bucket",
+    "MissingKeys",
+    "Tendency",
+    "UnavailableAnswers",
+    "WaitingRoom",
+]
 
 _LOG = logging.getLogger(__name__)
 
 MAX_WAITING: Final = 2000
-# Answers 503 for what isn't known: the size of the burst, and then the number per second.
+"""How many requests of a process wait for keys at the same time."""
+
 MAX_UNAVAILABLE: Final = 100
+"""How many answers 503 there may be at once for what isn't known."""
+
 UNAVAILABLE_PER_SECOND: Final = 10
+"""How many more there may be per second."""
+
 MAX_MISSING: Final = 4096
+"""How many keys that a set lacks are remembered."""
+
 _SECONDS_BETWEEN_WARNINGS: Final = 60.0
 # The weight of one outcome in a moving average.
 _WEIGHT: Final = 0.05

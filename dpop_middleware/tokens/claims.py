@@ -9,12 +9,12 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-from dpop_middleware._options import SCOPE_TOKEN, names, refused
+from dpop_middleware._options import SCOPE_TOKEN, names, names_or_one, refused
 from dpop_middleware.checks import Check
-from dpop_middleware.errors import ConfigurationError, InvalidToken
+from dpop_middleware.errors import InvalidToken
 from dpop_middleware.jose import LATEST_TIME, JOSEError, strict_json
 from dpop_middleware.jose.compact import media_type
-from dpop_middleware.tokens.access_token import AccessToken, shown
+from dpop_middleware.tokens.access_token import AccessToken, checked_clock_skew, shown
 from dpop_middleware.tokens.cache import VerifiedToken, read_only_claims
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "another_issuer",
     "checked_required_claims",
     "checked_token_types",
+    "claim_rules",
     "judge_claims",
     "speaks_for_nobody",
 ]
@@ -48,11 +49,34 @@ class ClaimRules(NamedTuple):
     names_issuer: bool = False
 
 
+def claim_rules(
+    *,
+    issuer: str,
+    audience: object,
+    required: tuple[str, ...],
+    scope_claims: object,
+    client_id_claims: object,
+    clock_skew: float,
+) -> ClaimRules:
+    """Return the rules that a verifier's options of these names ask for; `issuer` and `required` are checked.
+
+    Raises ConfigurationError.
+    """
+    return ClaimRules(
+        issuer=issuer,
+        audiences=frozenset(names_or_one("audience", audience)),
+        required=required,
+        scope_claims=names("scope_claims", scope_claims),
+        client_id_claims=names("client_id_claims", client_id_claims),
+        clock_skew=checked_clock_skew("clock_skew", clock_skew),
+    )
+
+
 def checked_required_claims(claims: object) -> tuple[str, ...]:
     """Return the names that the option `required_claims` gives, or raise ConfigurationError."""
     named = names("required_claims", claims)
     if not set(NEVER_DROPPED).issubset(named):
-        raise ConfigurationError("required_claims must name iss, exp and aud: add them")
+        raise refused("required_claims", "names with iss, exp and aud among them", claims)
     return named
 
 

@@ -31,9 +31,7 @@ from dpop_middleware.tokens.connections import (
 )
 
 __all__ = [
-    "Deadline",
     "Endpoint",
-    "FetchError",
     "FetchHeaders",
     "Fetcher",
     "checked_endpoint",
@@ -153,7 +151,7 @@ def checked_ssl_context(context: object) -> ssl.SSLContext | None:
         raise refused("ssl_context", "an ssl.SSLContext", context)
     if context.verify_mode is not ssl.CERT_REQUIRED or not context.check_hostname:
         raise ConfigurationError(
-            "ssl_context must check certificates and host names: for a private CA use "
+            "ssl_context takes one that checks certificates and host names: for a private CA use "
             "ssl.create_default_context(cafile=...)"
         )
     return context

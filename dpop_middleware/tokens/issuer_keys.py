@@ -9,12 +9,12 @@ from typing import Any
 
 from dpop_middleware._options import refused
 from dpop_middleware._request.secure_url import checked_url, is_this_machine
-from dpop_middleware._runtime import system_time
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.health import IssuerKeysHealth
 from dpop_middleware.jose import JOSEError
 from dpop_middleware.tokens.access_token import shown
-from dpop_middleware.tokens.fetch import Deadline, Endpoint, Fetcher, FetchError, checked_endpoint
+from dpop_middleware.tokens.connections import Deadline, FetchError
+from dpop_middleware.tokens.fetch import Endpoint, Fetcher, checked_endpoint
 from dpop_middleware.tokens.fetch_options import AskingInItsLoop, FetchOptions, OwnFetcher
 from dpop_middleware.tokens.jwks import (
     KeySet,
@@ -39,7 +39,6 @@ _METADATA_LIMIT = 128 * 1024
 _MEANING = MappingProxyType({"jwks_uri": "the keys", "introspection_endpoint": "the endpoint"})
 _OPTION = MappingProxyType({"jwks_uri": "jwks", "introspection_endpoint": "endpoint"})
 _JWKS_LIMIT = 512 * 1024
-_USUALLY = FetchOptions()
 _MAX_NOTICES = 256
 _MAX_REASONS = 5
 
@@ -155,9 +154,9 @@ def issuer_keys(
     *,
     issuer: str,
     lifetimes: Lifetimes,
-    clock: Callable[[], float] = system_time,
-    insecure_http_hosts: Collection[str] = (),
-    fetch_options: FetchOptions = _USUALLY,
+    clock: Callable[[], float],
+    insecure_http_hosts: Collection[str],
+    fetch_options: FetchOptions,
 ) -> KeySource:
     """Return the source of an issuer's keys: a JWK Set as given, its URL, or None for discovery.
 

@@ -21,6 +21,8 @@ from dpop_middleware.jose.algorithms import ALGORITHMS, ED25519_NAMES, PublicKey
 from dpop_middleware.jose.jwk import PRIVATE_MEMBERS, public_key, without_unset
 
 __all__ = [
+    "MAX_CANDIDATES",
+    "MAX_KEYS",
     "Candidates",
     "KeySet",
     "KeySource",
@@ -33,7 +35,10 @@ __all__ = [
 _LOG = logging.getLogger(__name__)
 
 MAX_KEYS = 128
-MAX_TRIES = 8
+"""How many keys a set may have."""
+
+MAX_CANDIDATES = 8
+"""How many keys may fit one token; `SigningKeys` says which of them are tried."""
 
 _MIN_RSA_BITS = 2048
 _MAX_RSA_BITS = 8192
@@ -59,7 +64,7 @@ class VerificationKey(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """The keys to try for a token, and whether the token's `kid` named them."""
+    """The keys that fit a token, and whether the token's `kid` named them."""
 
     keys: tuple[VerificationKey, ...]
     named: bool
@@ -103,15 +108,15 @@ class KeySet:
         return next((str(key) for key in self.left_out if kid is not None and key.kid == kid), "")
 
     def candidates(self, *, kid: str | None, algorithm: str) -> Candidates:
-        """Return the keys to try for a token with this `kid` (None: it has none) and this `alg`.
+        """Return the keys that fit a token with this `kid` (None: it has none) and this `alg`: at most eight.
 
-        Several keys may share a `kid`. Where no key has it, the keys without one are tried; a token without
-        `kid` tries every key. At most eight are returned, since each attempt is a signature verification.
+        Several keys may share a `kid`. Where no key has it, the keys without one fit; every key fits a token
+        without `kid`.
         """
         named = kid is not None and kid in self._by_kid
         fitting = self.keys if kid is None else self._by_kid.get(kid if named else None, ())
         tried = tuple([key for key in fitting if algorithm in key.algorithms])
-        return Candidates(tried[:MAX_TRIES], named)
+        return Candidates(tried[:MAX_CANDIDATES], named)
 
 
 def log_left_out(key: LeftOut) -> None:

@@ -18,15 +18,14 @@ from dpop_middleware.policy import SUPPORTED_ALGORITHMS, checked_algorithms
 from dpop_middleware.tokens.access_token import (
     TOKEN_CLOCK_SKEW,
     AccessToken,
-    checked_clock_skew,
     shown,
     token_hash,
 )
 from dpop_middleware.tokens.cache import MAX_CACHED_BYTES, MAX_CACHED_TOKENS, TokenCache
 from dpop_middleware.tokens.claims import (
-    ClaimRules,
     checked_required_claims,
     checked_token_types,
+    claim_rules,
     judge_claims,
 )
 from dpop_middleware.tokens.fetch_options import Fetch, FetchOptions
@@ -121,13 +120,13 @@ class JWTAccessTokenVerifier:
         self._algorithms = checked_algorithms(algorithms)
         self._token_types = checked_token_types(token_types)
         self._clock = options.clock(clock)
-        self._rules = ClaimRules(
+        self._rules = claim_rules(
             issuer=issuer,
-            audiences=frozenset(options.names_or_one("audience", audience)),
+            audience=audience,
             required=checked_required_claims(required_claims),
-            scope_claims=options.names("scope_claims", scope_claims),
-            client_id_claims=options.names("client_id_claims", client_id_claims),
-            clock_skew=checked_clock_skew("clock_skew", clock_skew),
+            scope_claims=scope_claims,
+            client_id_claims=client_id_claims,
+            clock_skew=clock_skew,
         )
         self._cache_bounds = {
             "max_tokens": options.whole_number("max_cached_tokens", max_cached_tokens),

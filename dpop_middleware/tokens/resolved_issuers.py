@@ -26,14 +26,17 @@ from dpop_middleware.tokens.access_token import AccessTokenVerifier
 from dpop_middleware.tokens.admission import Admission, WaitingRoom
 from dpop_middleware.tokens.cache import BoundedCache
 
-__all__ = ["IssuerResolver", "Limits", "ResolvedIssuers"]
+__all__ = ["LOOKUPS", "MAX_UNKNOWN", "IssuerResolver", "Limits", "ResolvedIssuers"]
 
 IssuerResolver = Callable[[str], Awaitable[AccessTokenVerifier | None]]
 """Returns the verifier for an issuer that a token names, None for one that isn't trusted."""
 
-# Look-ups of unknown issuers: the size of the burst, and then the number per second.
 LOOKUPS: Final = 100
+"""How many look-ups of unknown issuers there may be at once, and then per second."""
+
 MAX_UNKNOWN: Final = 10_000
+"""How many issuers that aren't trusted are remembered."""
+
 _UNKNOWN_BYTES: Final = 4 * 1024 * 1024
 _UNBOUNDED: Final = 2**62
 
@@ -48,7 +51,7 @@ class Limits:
     timeout: float
 
 
-class _Held(NamedTuple):
+class _Resolved(NamedTuple):
     found: AccessTokenVerifier
     prepared: AccessTokenVerifier
     until: float
@@ -70,7 +73,7 @@ class ResolvedIssuers:
         self._resolver = resolver
         self._prepare = prepare
         self._limits = limits
-        self._held: BoundedCache[str, _Held] = BoundedCache(
+        self._held: BoundedCache[str, _Resolved] = BoundedCache(
             max_entries=limits.max_issuers, max_bytes=_UNBOUNDED
         )
         self._unknown: BoundedCache[str, float] = BoundedCache(
@@ -159,7 +162,7 @@ class ResolvedIssuers:
             return None
         is_same = held is not None and held.found is found
         prepared = held.prepared if held is not None and is_same else self._prepare(found)
-        self._held.put(issuer, _Held(found, prepared, now + self._limits.lifetime), size=0)
+        self._held.put(issuer, _Resolved(found, prepared, now + self._limits.lifetime), size=0)
         return prepared
 
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 import dpop_middleware
 from dpop_middleware import DPoPPolicy, ErrorResponse, ResourceMetadata
 from dpop_middleware._judge.verdicts import error_response, nonce_headers
-from dpop_middleware._metadata import published
 from dpop_middleware._request.public_urls import PublicURLs
+from dpop_middleware._resource_metadata import published
 from dpop_middleware.errors import (
     DPoPError,
     InsufficientScope,

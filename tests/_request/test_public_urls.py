@@ -168,7 +168,7 @@ def test_an_ambiguous_path_is_refused(raw_path: str) -> None:
             "names https://a.example.test/v1 twice",
         ),
         (("https://localhost", "http://localhost/v1"), "names localhost with http and with https"),
-        ("http://a.example.test", "must be an https URL"),
+        ("http://a.example.test", "takes an https URL"),
         ("https://a.example.test/?q", "without user, query and fragment"),
         ("https://user@a.example.test", "without user, query and fragment"),
         ("a.example.test", "takes an https URL"),

@@ -7,6 +7,7 @@ import pytest
 from dpop_middleware._request.secure_url import checked_hosts, checked_url, is_loopback, is_this_machine
 from dpop_middleware._request.uri import BaseURL
 from dpop_middleware.errors import ConfigurationError
+from dpop_middleware.tokens.fetch import checked_endpoint
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "127.0.0.1", "127.255.0.9", "::1"])
@@ -66,9 +67,27 @@ def test_the_parts_are_in_normal_form() -> None:
     assert (base.origin, base.path) == ("https://as.example.com", "/a")
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://ann:s3cr3t@as.example.com", "'https://...@as.example.com'"),
+        ("ftp://:s3@cr3t@as.example.com/a@b", "'ftp://...@as.example.com/a@b'"),
+        ("https:///ann:s3cr3t@as.example.com", "'https:///...@as.example.com'"),
+        ("ann:s3cr3t@as.example.com/a", "'...@as.example.com/a'"),
+    ],
+)
+def test_no_error_shows_the_password_in_a_url(url: str, shown: str) -> None:
+    with pytest.raises(ConfigurationError, match="^issuer takes an https URL without user") as caught:
+        checked_url("issuer", url, insecure_http_hosts=())
+    assert f", not {shown}: " in str(caught.value)
+    with pytest.raises(ConfigurationError, match="^jwks takes an https URL without user") as caught:
+        checked_endpoint("jwks", url, insecure_http_hosts=())
+    assert f", not {shown}: " in str(caught.value)
+
+
 @pytest.mark.parametrize("url", ["http://as.example.com", "http://127.1", "http://[fd00::1]", "http://auth."])
 def test_plain_http_is_refused_and_the_way_out_named(url: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"issuer must be an https URL.*insecure_http_hosts=\('"):
+    with pytest.raises(ConfigurationError, match=r"issuer takes an https URL.*insecure_http_hosts=\('"):
         checked_url("issuer", url, insecure_http_hosts=("auth",))
 
 

@@ -290,7 +290,7 @@ async def test_the_number_of_waiting_requests_is_limited() -> None:
     ],
 )
 def test_a_key_from_another_place_than_the_issuers_is_not_accepted(metadata: dict[str, Any]) -> None:
-    from dpop_middleware.tokens.fetch import FetchError
+    from dpop_middleware.tokens.connections import FetchError
     from dpop_middleware.tokens.issuer_keys import endpoint_named
 
     document = json.loads(json.dumps(metadata))

@@ -22,6 +22,7 @@ from dpop_middleware.authorization_server import CHECKS, TokenEndpoint
 from dpop_middleware.checks import CHECKS_OF_A_JWT, CHECKS_OF_AN_OPAQUE_TOKEN, Check
 from dpop_middleware.cli.explanation import explain
 from dpop_middleware.cli.findings import Explanation, Finding, FindingState
+from dpop_middleware.cli.verifiers import TokenJudge
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.errors import ConfigurationError, DPoPError, InvalidToken, UseDPoPNonce
 from dpop_middleware.testing import BROKEN_PROOFS, broken_proof
@@ -109,7 +110,7 @@ async def test_the_explanation_agrees_with_the_server_on_every_vector(
         url=request["url"],
         proofs=proofs,
         authorization=authorization,
-        verifier=access_tokens(),
+        judge=TokenJudge(access_tokens()),
         nonces=NONCES.for_server(purpose="resource server", server=config["audience"]),
         policy=policy,
         now=now,
@@ -322,8 +323,7 @@ def test_nothing_makes_it_raise_anything_else(
             url=f"https://api.example.test/{path}",
             proofs=proofs,
             authorization=None if token is None else (f"DPoP {token}",),
-            verifier=verifier(),
-            rules=RULES,
+            judge=TokenJudge(verifier(), rules=RULES),
             now=NOW,
         )
 
@@ -361,7 +361,12 @@ async def test_where_another_server_is_asked_the_proof_comes_first(
 ) -> None:
     proof = KEY.proof("GET", URL, access_token="opaque", now=NOW)
     explanation = await explain(
-        method="GET", url=URL, proofs=(proof,), authorization=("DPoP opaque",), verifier=Remote(says), now=NOW
+        method="GET",
+        url=URL,
+        proofs=(proof,),
+        authorization=("DPoP opaque",),
+        judge=TokenJudge(Remote(says)),
+        now=NOW,
     )
     told = outcomes(explanation)
     assert list(told) == list(checks)

@@ -157,7 +157,7 @@ def test_the_clock_skew_works_as_in_the_server() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--jwks", "http://auth.internal/jwks"), "jwks must be an https URL"),
+        (("--jwks", "http://auth.internal/jwks"), "jwks takes an https URL"),
         (("--token-type", ""), "token_types takes the accepted values"),
         (("--insecure-http-host", "a/b"), "insecure_http_hosts takes hosts"),
         (

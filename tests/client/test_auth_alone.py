@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,12 +14,33 @@ import httpx
 import httpx2
 import pytest
 
-from dpop_middleware.client import DPoPAuth, DPoPKey, DPoPTransport
+from dpop_middleware.client import DPoPAuth, DPoPKey, DPoPTransport, authorization_url
 from dpop_middleware.client.auth import UncopiedHeaders
 from dpop_middleware.errors import ConfigurationError
 from tests.support.clients import NO_AUTHORITIES
 
 KEY = DPoPKey.generate()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: DPoPAuth(KEY.private_jwk()),  # type: ignore[arg-type]
+        lambda: DPoPTransport(KEY.private_jwk()),  # type: ignore[arg-type]
+        lambda: DPoPAuth(KEY, {"access_token": "s3cr3t"}),  # type: ignore[arg-type]
+        lambda: authorization_url(
+            "https://auth.example.com/authorize",
+            client_id="my_client",
+            redirect_uri="https://app.example.com/back",
+            code_challenge="challenge",
+            key=KEY.private_jwk(),  # type: ignore[arg-type]
+        ),
+    ],
+)
+def test_no_error_shows_a_private_jwk_or_a_token(wrong: Callable[[], object]) -> None:
+    with pytest.raises(ConfigurationError, match=r"^(key|token) takes .*, not a dict$") as caught:
+        wrong()
+    assert not {KEY.private_jwk()["d"], "s3cr3t"} & set(re.findall(r"[\w-]+", str(caught.value)))
 
 
 @pytest.mark.parametrize(
@@ -34,6 +56,7 @@ def test_an_origin_is_an_http_url(origin: str) -> None:
     [
         ("api.example.com", "api.example.com"),
         ("ftp://h", "ftp://h"),
+        ("ftp://ann:s3cr3t@h", "ftp://...@h"),
         (["https://h", "/token"], "/token"),
     ],
 )

@@ -80,7 +80,7 @@ class TestEveryClient:
         assert "ath" not in seen.proof
         assert (pushed.request_uri, pushed.expires_in) == (REQUEST_URI, 60)
 
-    async def test_pushes_several_resources_one_by_one(self, kind: str, answering: Answering) -> None:
+    async def test_several_resources_are_pushed_one_by_one(self, kind: str, answering: Answering) -> None:
         resources = ["https://api.example", "https://files.example"]
         with answering(taking()) as server:
             async with caller(kind) as client:
@@ -88,7 +88,7 @@ class TestEveryClient:
         (seen,) = server.seen
         assert parse_qs(seen.body.decode())["resource"] == resources
 
-    async def test_answers_one_nonce_challenge(self, kind: str, answering: Answering) -> None:
+    async def test_one_nonce_challenge_is_answered(self, kind: str, answering: Answering) -> None:
         def handler(seen: Seen) -> Answer:
             if "nonce" in seen.proof:
                 return taking()(seen)

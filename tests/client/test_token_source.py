@@ -418,7 +418,7 @@ def test_a_source_without_client_endpoint_or_grant_is_refused_at_once() -> None:
         TokenSource(nothing, url, ClientCredentials(), **options)
     with pytest.raises(ConfigurationError, match="^token_endpoint takes an https URL, not None$"):
         TokenSource(client, nothing, ClientCredentials(), **options)
-    with pytest.raises(ConfigurationError, match="^token_endpoint must be an https URL, not 'http://auth"):
+    with pytest.raises(ConfigurationError, match="^token_endpoint takes an https URL, not 'http://auth"):
         TokenSource(client, "http://auth.example/token", ClientCredentials(), **options)
     with pytest.raises(ConfigurationError, match="^grant takes an AuthorizationCode"):
         TokenSource(client, url, nothing, **options)

@@ -128,7 +128,7 @@ async def test_an_issuer_without_metadata_is_unhealthy(
     [
         ({"issuer": "https://other.example"}, "another issuer's"),
         ({"introspection_endpoint": None}, "introspection_endpoint takes an https URL"),
-        ({"introspection_endpoint": "http://auth.example.com/introspect"}, "must be an https URL"),
+        ({"introspection_endpoint": "http://auth.example.com/introspect"}, "takes an https URL"),
     ],
 )
 async def test_metadata_without_a_usable_endpoint_are_logged(

@@ -28,12 +28,12 @@ def anybody() -> ssl.SSLContext:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"issuer": "http://auth.example.com"}, "issuer must be an https URL"),
+        ({"issuer": "http://auth.example.com"}, "issuer takes an https URL"),
         (
             {"issuer": "https://auth.example.com/.well-known/openid-configuration"},
             "issuer takes the issuer's identifier, such as 'https://auth.example.com', not the URL",
         ),
-        ({"endpoint": "http://auth.example.com/introspect"}, "endpoint must be an https URL"),
+        ({"endpoint": "http://auth.example.com/introspect"}, "endpoint takes an https URL"),
         ({"endpoint": "https://auth.example.com/a#b"}, "endpoint takes an https URL"),
         ({"audience": ()}, "audience takes a sequence"),
         ({"client_authentication": ("api", "hidden")}, "client_authentication takes a ClientSecretBasic"),
@@ -50,7 +50,7 @@ def anybody() -> ssl.SSLContext:
         ({"max_connections": 1}, "max_connections takes a whole number of at least 2"),
         ({"max_unknown_per_second": 0}, "max_unknown_per_second takes a whole number of at least 1"),
         ({"max_cached_tokens": -1}, "max_cached_tokens takes a whole number"),
-        ({"ssl_context": anybody()}, "ssl_context must check"),
+        ({"ssl_context": anybody()}, "ssl_context takes one that checks"),
         ({"proxy": "socks5://user:hidden@proxy:1080"}, "proxy takes 'environment', None or the URL"),
     ],
 )

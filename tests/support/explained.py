@@ -10,6 +10,7 @@ from dpop_middleware.authorization_server import CHECKS
 from dpop_middleware.checks import CHECKS_OF_A_JWT, Check
 from dpop_middleware.cli.explanation import explain
 from dpop_middleware.cli.findings import Explanation, Finding, FindingState
+from dpop_middleware.cli.verifiers import TokenJudge
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.profiles import RFC9068
 from dpop_middleware.testing import TestIssuer
@@ -43,12 +44,13 @@ def proof(**changes: Any) -> str:
 
 
 async def explained(*proofs: str, **changes: Any) -> Explanation:
+    judge: dict[str, Any] = {"verifier": verifier(), "rules": RULES}
+    judge |= {name: changes.pop(name) for name in TokenJudge.__dataclass_fields__ if name in changes}
     arguments: dict[str, Any] = {
         "method": "GET",
         "url": URL,
         "access_token": TOKEN,
-        "verifier": verifier(),
-        "rules": RULES,
+        "judge": TokenJudge(**judge),
         "now": NOW,
         **changes,
     }

@@ -214,11 +214,11 @@ def test_ten_lines_are_enough() -> None:
         ann = issuer.auth(sub="ann", scopes=["notes:read"])
         assert client.get("/notes", auth=ann).json()["sub"] == "ann"
 
-    def test_needs_the_scope() -> None:
+    def test_the_notes_need_the_scope() -> None:
         assert client.get("/notes", auth=issuer.auth()).status_code == 403
 
     test_the_client_reads_the_notes()
-    test_needs_the_scope()
+    test_the_notes_need_the_scope()
 
 
 class TestAccessToken:

@@ -11,11 +11,10 @@ import pytest
 import trustme
 
 from dpop_middleware.errors import ConfigurationError
+from dpop_middleware.tokens.connections import Deadline, FetchError
 from dpop_middleware.tokens.fetch import (
-    Deadline,
     Endpoint,
     Fetcher,
-    FetchError,
     FetchHeaders,
     checked_endpoint,
     checked_headers,
@@ -514,7 +513,7 @@ def test_an_ssl_context_that_trusts_everybody_is_refused() -> None:
     no_certificates.check_hostname = False
     no_certificates.verify_mode = ssl.CERT_NONE
     for context in (no_host_names, no_certificates):
-        with pytest.raises(ConfigurationError, match="must check certificates and host names"):
+        with pytest.raises(ConfigurationError, match="takes one that checks certificates and host names"):
             checked_ssl_context(context)
     with pytest.raises(ConfigurationError, match=r"takes an ssl\.SSLContext"):
         checked_ssl_context("yes")

@@ -3,7 +3,8 @@
 import json
 import logging
 import ssl
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ import trustme
 
 from dpop_middleware.errors import ConfigurationError, Unavailable
 from dpop_middleware.health import IssuerKeysHealth
-from dpop_middleware.tokens.fetch import Deadline, Endpoint, Fetcher, FetchError
+from dpop_middleware.tokens.connections import Deadline, FetchError
+from dpop_middleware.tokens.fetch import Endpoint, Fetcher
 from dpop_middleware.tokens.fetch_options import FetchOptions
 from dpop_middleware.tokens.issuer_keys import (
     Discovery,
@@ -247,17 +249,24 @@ def test_keys_may_be_at_these_urls(issuer: str, uri: str, hosts: tuple[str, ...]
 def test_metadata_of_an_issuer_here_can_not_name_plain_http_elsewhere() -> None:
     issuer = "http://localhost:9000"
     message = refused({"issuer": issuer, "jwks_uri": "http://as.example.com/jwks"}, issuer)
-    assert "jwks_uri must be an https URL, not 'http://as.example.com/jwks'" in message
+    assert "jwks_uri takes an https URL, not 'http://as.example.com/jwks'" in message
 
 
-def source(jwks: Any, *, issuer: str = "https://as.example.com", **arguments: Any) -> KeySource:
-    options = {name: arguments.pop(name) for name in ("ssl_context", "fetch") if name in arguments}
+def source(
+    jwks: Any,
+    *,
+    issuer: str = "https://as.example.com",
+    clock: Callable[[], float] = time.time,
+    insecure_http_hosts: tuple[str, ...] = (),
+    **options: Any,
+) -> KeySource:
     return issuer_keys(
         jwks,
         issuer=issuer,
         lifetimes=Lifetimes(timeout=2),
+        clock=clock,
+        insecure_http_hosts=insecure_http_hosts,
         fetch_options=FetchOptions(**options),
-        **arguments,
     )
 
 

@@ -11,7 +11,7 @@ from dpop_middleware.client import DPoPKey
 from dpop_middleware.jose import JOSEError
 from dpop_middleware.jose.algorithms import PublicKey
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS
-from dpop_middleware.tokens.jwks import MAX_KEYS, MAX_TRIES, KeySet, parse_key_set
+from dpop_middleware.tokens.jwks import MAX_CANDIDATES, MAX_KEYS, KeySet, parse_key_set
 from tests.support.issuer_tokens import issuer_key, key_set
 
 RSA_NAMES = {"PS256", "PS384", "PS512", "RS256", "RS384", "RS512"}
@@ -264,5 +264,5 @@ def test_a_key_that_is_listed_twice_is_tried_once() -> None:
 
 def test_several_keys_of_one_kid_are_all_tried_but_not_too_many() -> None:
     keys = parse_key_set(key_set(*(issuer_key("ES256", number=position) for position in range(20))))
-    assert len(keys.candidates(kid="key-1", algorithm="ES256").keys) == MAX_TRIES
-    assert len(keys.candidates(kid=None, algorithm="ES256").keys) == MAX_TRIES
+    assert len(keys.candidates(kid="key-1", algorithm="ES256").keys) == MAX_CANDIDATES
+    assert len(keys.candidates(kid=None, algorithm="ES256").keys) == MAX_CANDIDATES

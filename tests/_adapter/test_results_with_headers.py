@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
 from dpop_middleware import DPoPPolicy
-from dpop_middleware._adapter.copies import response_with
+from dpop_middleware._adapter.results import response_with
 from dpop_middleware.starlette import requires_dpop
 from tests.support.adapters import ORIGIN, World, scope_of
 from tests.support.asgi import call

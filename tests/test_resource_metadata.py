@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from dpop_middleware import DPoPPolicy, ResourceMetadata
-from dpop_middleware._metadata import Document, PublishedMetadata, published
 from dpop_middleware._request.public_urls import PublicURLs
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware._request.secure_url import checked_url
+from dpop_middleware._resource_metadata import Document, PublishedMetadata, published
 from dpop_middleware.errors import ConfigurationError
 
 API = "https://api.example.com"

@@ -1,4 +1,4 @@
-"""What `explain` says of key and signature where a token's claims alone would cause its refusal."""
+"""The verifiers of `explain`: what they say of key and signature, of claims, and of a saved answer."""
 
 import json
 
@@ -6,11 +6,12 @@ import pytest
 
 from dpop_middleware import JWTAccessTokenVerifier
 from dpop_middleware.checks import Check
-from dpop_middleware.cli.fetched_keys import WithFetchedKeys
+from dpop_middleware.cli.verifiers import BySavedAnswer, WithFetchedKeys, WithoutKeys
 from dpop_middleware.errors import InvalidToken, Unavailable
+from dpop_middleware.introspection._answer import AnswerRules
 from dpop_middleware.testing import TestIssuer
 from tests.support.command import run
-from tests.support.explained import ISSUER, KEY, NOW, URL
+from tests.support.explained import ISSUER, KEY, NOW, RULES, TOKEN, URL
 from tests.support.issuer_server import IssuerServer
 
 
@@ -70,3 +71,26 @@ async def test_without_keys_nothing_is_known() -> None:
         with pytest.raises(Unavailable):
             await asking.verify(ISSUER.token(expires_in=-1000))
         await asking.aclose()
+
+
+async def test_without_keys_a_token_is_judged_by_all_but_its_signature() -> None:
+    forged = TestIssuer(clock=lambda: NOW).token(jkt=KEY.jkt)
+    without_keys = WithoutKeys(RULES, ("at+jwt",), NOW)
+    assert without_keys.issuers == (ISSUER.issuer,)
+    assert (await without_keys.verify(forged)).jkt == KEY.jkt
+    of_type_jwt = ISSUER.token(header={"typ": "JWT"})
+    with pytest.raises(InvalidToken) as caught:
+        await without_keys.verify(of_type_jwt)
+    assert caught.value.check is Check.TOKEN_TYP
+    assert (await without_keys.accepting_type("JWT").verify(of_type_jwt)).issuer == ISSUER.issuer
+
+
+async def test_a_saved_answer_decides_about_any_token() -> None:
+    rules = AnswerRules(claims=RULES, accept_missing_audience=True)
+    inactive = BySavedAnswer(rules, {"active": False}, NOW)
+    assert inactive.issuers == (ISSUER.issuer,)
+    with pytest.raises(InvalidToken) as caught:
+        await inactive.verify(TOKEN)
+    assert caught.value.check is Check.TOKEN_ACTIVE
+    with pytest.raises(Unavailable):
+        await BySavedAnswer(rules, {}, NOW).verify(TOKEN)

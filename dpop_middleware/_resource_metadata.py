@@ -153,7 +153,7 @@ class PublishedMetadata(NamedTuple):
         """Return the URL of the document that concerns the host of `request`."""
         return self._origin(request) + self.written
 
-    def resource(self, request: ResourceRequest | None = None) -> str:
+    def resource(self, request: ResourceRequest | None) -> str:
         """Return the identifier of the resource at the host of `request`.
 
         It is the server's own identifier if the host has none, and if `request` names none of the hosts.
