@@ -8,7 +8,7 @@
   the values that vouch for entries, and what was seen of them. `fence`: since when entries are vouched for,
   by all these. `retention`: for how long others remember.
 - `writes`: one request's write, and its possible outcomes. `batch`: several writes, and what their replies
-  mean.
+  mean. `usual`: those beside which nothing else is due.
 - `server`: one server, its connection and what is known of it. `writer`: its queue of writes, and their
   states.
 - `topology`: a cluster as a whole. `cluster`: the writers to its masters, and the choice among them.

@@ -6,7 +6,7 @@ answered before the connection broke is tried again like the others, and recogni
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from dpop_middleware.replay.redis.fence import Fence
@@ -32,7 +32,7 @@ from dpop_middleware.replay.redis.writes import (
 )
 from dpop_middleware.replay.store import ReplayEntry, StoreExchange
 
-__all__ = ["REDIRECTIONS", "Again", "Batch", "take"]
+__all__ = ["REDIRECTIONS", "Again", "Batch", "NewEntries", "take"]
 
 # Servers check ten times a second for an expired WAIT; its reply must come before the batch's own deadline.
 WAIT_GRANULARITY = 0.105
@@ -62,6 +62,17 @@ class Batch:
     `Replies.expect`.
     """
 
+    usual: Usual = NOTHING_USUAL
+    held: Sequence[PendingWrite] = ()
+    get_is_unknown = wrong_server = False
+    outcome: Again | Exception | None = None
+    _look = _waiting = _time = b""
+    _publishing: Sequence[bytes] = ()
+    _opening: Sequence[bytes] = ()
+    _touching: Sequence[bytes] = ()
+    _sent = 0.0
+    _acknowledged = _after_time = 0
+
     def __init__(
         self,
         writes: Sequence[PendingWrite],
@@ -70,26 +81,11 @@ class Batch:
         retentions: PublishedRetentions,
         with_get: bool,
     ) -> None:
-        self._writes = writes
-        self._settings = settings
-        self._fence = fence
-        self._retentions = retentions
-        self._publishing: tuple[bytes, ...] = ()
-        self._own: set[Own] = set()
-        self._shortest: dict[str, float] = {}
-        self._now = self._sent = 0.0
+        self._writes, self._settings = writes, settings
+        self._fence, self._retentions = fence, retentions
         self._with_get = with_get
-        self._look = self._waiting = self._time = b""
-        self._opening: list[bytes] = []
-        self._touching: list[bytes] = []
+        self._own: set[Own] = set()
         self._asking: list[int] = []
-        self._reading = AnchorReading(writes, fence)
-        self._acknowledged = self._after_time = 0
-        self.usual: Usual = NOTHING_USUAL
-        self.held: list[PendingWrite] = []
-        self.get_is_unknown = False
-        self.wrong_server = False
-        self.outcome: Again | Exception | None = None
 
     def compose(self, *, now: float, at: float, timeout: float) -> tuple[bytes, int]:
         """The bytes to send, and how many replies they get.
@@ -97,6 +93,7 @@ class Batch:
         `now` is by the entries' clock, `at` by `moments`; `timeout` in seconds is for `WAIT`.
         """
         self._sent = at
+        self._reading = AnchorReading(self._writes, self._fence)
         self._look = self._fence.vitals.look(at)
         if self._look:
             # The server's reports may not arrive all the same: they are relied on for one second.
@@ -126,7 +123,6 @@ class Batch:
         `now` is by the entries' clock, `at` by `moments`. Raises an error reply that puts the
         connection in doubt.
         """
-        self._now = now
         if self._publishing:
             self._read_retentions(replies.pop(0), replies.pop(0), now)
         if self._look:
@@ -134,8 +130,7 @@ class Batch:
         if self._time:
             self._read_time(replies.pop(-1 - self._after_time), at)
         self._fence.heed(at=at, now=now)
-        for namespace, _, _ in self._own:
-            self._shortest[namespace] = self._settings.living.shortest(namespace, now)
+        new = NewEntries(self._settings, self._fence, self._own, now)
         self._reading.take(replies)
         if self._waiting:
             self._read_waiting(replies.pop(), [replies.pop() for _ in self._touching])
@@ -157,7 +152,7 @@ class Batch:
             )
         self._reading.judge(replies, now=now, at=at)
         warn_of_findings(self._fence, self._settings.notices, now)
-        self.outcome = self._settled(outcomes)
+        self.outcome = self._settled(outcomes, new)
 
     def report(self, at: float) -> None:
         """Report the exchange, which ended `at`, by `moments`, to `on_exchange`."""
@@ -201,11 +196,10 @@ class Batch:
         if isinstance(reply, int) and touched[:1] in ([], [b"OK"]):
             self._acknowledged = reply
 
-    def _settled(self, outcomes: Sequence[Outcome | ServerError]) -> Again:
+    def _settled(self, outcomes: Sequence[Outcome | ServerError], new: "NewEntries") -> Again:
         """Resolve the writes whose outcome is known; return the others, each with its error."""
         replicated = self._acknowledged >= self._settings.wait_replicas
-        reading, again, shortest = self._reading, Again(), self._shortest
-        is_odd, ahead = reading.is_odd, self._settings.living.ahead
+        reading, again = self._reading, Again()
         for write, found in zip(self._writes, outcomes, strict=True):
             if isinstance(found, ServerError):
                 if self._is_for_another_try(write, found):
@@ -215,29 +209,15 @@ class Batch:
                 continue
             outcome = found
             if outcome is True:
-                if is_odd and self._waits(write, again):
+                if reading.is_odd and self._waits(write, again):
                     continue
-                entry = write.entry
-                begin = entry.not_before
-                if ahead and entry.by_iat:
-                    # Others may have accepted it earlier. One judged by its nonce is no older than that.
-                    begin = min(begin, entry.iat - ahead.get(entry.namespace, entry.ahead))
-                if not replicated:
-                    outcome = unavailable(UNREPLICATED)
-                elif begin < (since := reading.since(write)):
-                    outcome = self._lost(entry, begin, since)
-                elif entry.retention > shortest.get(entry.namespace, math.inf):
-                    outcome = self._judge_age(entry, shortest[entry.namespace])
+                outcome = (
+                    new.outcome(write.entry, reading.since(write))
+                    if replicated
+                    else unavailable(UNREPLICATED)
+                )
             write.resolve(outcome)
         return again
-
-    def _lost(self, entry: ReplayEntry, begin: float, since: float) -> Outcome:
-        seconds = math.ceil(since - begin)
-        if entry.not_before >= since:
-            self._settings.notices.warn(farther(entry.iat - begin, entry.ahead), again_after=600)
-        if self._fence.vitals.is_evicting:
-            return unavailable(EVICTED, retry_after=seconds)
-        return unavailable(FENCED, retry_after=seconds, judges_from=since)
 
     def _waits(self, write: PendingWrite, again: Again) -> bool:
         """Whether `write`, which looks new, can't be judged by what was read on this server."""
@@ -252,7 +232,7 @@ class Batch:
             return True
         if write.bucket in self._fence.standing.foreign:
             write.unknown = True
-            self.held.append(write)
+            self.held = [*self.held, write]
             return True
         return False
 
@@ -264,13 +244,6 @@ class Batch:
         self._is_for_another_try(write, error)
         write.unknown = True
         again.append((write, error))
-
-    def _judge_age(self, entry: ReplayEntry, shortest: float) -> Outcome:
-        """Whether everybody who may have accepted the proof of `entry` still remembers it."""
-        if entry.made_at >= judges_from(shortest, self._now):
-            return True
-        self._settings.notices.warn(shorter(shortest, entry.retention), again_after=600)
-        return unavailable(FORGOTTEN, judges_from=judges_from(shortest, self._now))
 
     def _is_for_another_try(self, write: PendingWrite, error: ServerError) -> bool:
         if error.code in REDIRECTIONS:
@@ -285,3 +258,42 @@ class Batch:
             write.tries -= 1
             return True
         return False
+
+
+class NewEntries:
+    """Judges entries that look new: whether they, or others of their age, may have been lost or forgotten.
+
+    `own` are the entries' namespaces, `now` is by their clock.
+    """
+
+    def __init__(self, settings: Settings, fence: Fence, own: Iterable[Own], now: float) -> None:
+        living = settings.living
+        self._notices, self._fence, self._now, self._ahead = settings.notices, fence, now, living.ahead
+        self._shortest = {namespace: living.shortest(namespace, now) for namespace, _, _ in own}
+
+    def outcome(self, entry: ReplayEntry, since: float) -> Outcome:
+        """True unless it can't be known; entries from before `since` may be missing."""
+        begin = entry.not_before
+        if self._ahead and entry.by_iat:
+            # Others may have accepted it earlier. One judged by its nonce is no older than that.
+            begin = min(begin, entry.iat - self._ahead.get(entry.namespace, entry.ahead))
+        if begin < since:
+            return self._lost(entry, begin, since)
+        if entry.retention > (shortest := self._shortest.get(entry.namespace, math.inf)):
+            return self._judge_age(entry, shortest)
+        return True
+
+    def _lost(self, entry: ReplayEntry, begin: float, since: float) -> Outcome:
+        seconds = math.ceil(since - begin)
+        if entry.not_before >= since:
+            self._notices.warn(farther(entry.iat - begin, entry.ahead), again_after=600)
+        if self._fence.vitals.is_evicting:
+            return unavailable(EVICTED, retry_after=seconds)
+        return unavailable(FENCED, retry_after=seconds, judges_from=since)
+
+    def _judge_age(self, entry: ReplayEntry, shortest: float) -> Outcome:
+        """Whether everybody who may have accepted the proof of `entry` still remembers it."""
+        if entry.made_at >= judges_from(shortest, self._now):
+            return True
+        self._notices.warn(shorter(shortest, entry.retention), again_after=600)
+        return unavailable(FORGOTTEN, judges_from=judges_from(shortest, self._now))

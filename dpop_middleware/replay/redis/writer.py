@@ -33,6 +33,7 @@ from dpop_middleware.replay.redis.connection import Connect, Connection
 from dpop_middleware.replay.redis.options import Settings
 from dpop_middleware.replay.redis.server import Server
 from dpop_middleware.replay.redis.topology import Inquiry, Surroundings
+from dpop_middleware.replay.redis.usual import UsualBatch
 from dpop_middleware.replay.redis.vitals import ServerChanged, ServerUnfit
 from dpop_middleware.replay.redis.writes import CROWDED, PendingWrite, refuse, unavailable
 
@@ -223,12 +224,11 @@ class Writer:
 
     def _send(self, connection: Connection, writes: list[PendingWrite]) -> None:
         self._may_begin, self._flying, server = False, writes, self.server
-        now, offset = self._loop.time(), writes[-1].offset
-        at = self._moments.at(now)
+        at = self._moments.at(now := self._loop.time())
+        offset = server.fence.sights.offset = writes[-1].offset
         # For one of two tries, even if a request has less time left: a far server's replies take as long.
         end = now + self._settings.timeout / 2
-        server.fence.sights.offset = offset
-        batch = Batch(writes, self._settings, server.fence, server.retentions, server.with_get)
+        batch = UsualBatch(writes, self._settings, server.fence, server.retentions, server.with_get)
         data, replies = batch.compose(now=at + offset, at=at, timeout=min(writes[0].deadline, end) - now)
         connection.exchange(data, replies, partial(self._receive, batch), deadline=end, usual=batch.usual)
         self._batch = batch

@@ -23,11 +23,11 @@ from dpop_middleware._proof.proof import DPoPProof
 from dpop_middleware.nonces import Nonce
 from dpop_middleware.replay import ReplayEntry
 from dpop_middleware.replay.redis.anchors import Sights
-from dpop_middleware.replay.redis.batch import Batch
 from dpop_middleware.replay.redis.fence import Fence
 from dpop_middleware.replay.redis.options import Settings
 from dpop_middleware.replay.redis.resp import Buckets
 from dpop_middleware.replay.redis.retention import PublishedRetentions
+from dpop_middleware.replay.redis.usual import UsualBatch
 from dpop_middleware.replay.redis.vitals import ServerChanged
 from dpop_middleware.replay.redis.writes import FORGOTTEN, Outcome, PendingWrite
 from tests.support.model import ANCHOR, MARGIN, NOW, Model, lose
@@ -203,7 +203,7 @@ class Worker:
         fence.surveyed(buckets, [model.get(ANCHOR) for _ in buckets], at)
 
     def send(self, valkey: Valkey, write: PendingWrite, *, now: float, at: float) -> None:
-        batch = Batch([write], self.settings, self.fence, self.retentions, with_get=True)
+        batch = UsualBatch([write], self.settings, self.fence, self.retentions, with_get=True)
         data, count = batch.compose(now=now, at=at, timeout=1.0)
         replies = valkey.replies(data)
         assert len(replies) == count

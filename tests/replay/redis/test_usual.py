@@ -1,0 +1,238 @@
+"""A usual batch sends what any batch sends, and its replies mean the same.
+
+Two workers of the same kind get the same entries and replies at the same times, one with `Batch`.
+"""
+
+import asyncio
+import math
+import random
+import secrets
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from redis.exceptions import RedisError
+
+from dpop_middleware.errors import Unavailable
+from dpop_middleware.replay.redis.anchors import Anchor, Sights
+from dpop_middleware.replay.redis.batch import Batch
+from dpop_middleware.replay.redis.fence import Fence
+from dpop_middleware.replay.redis.options import Settings
+from dpop_middleware.replay.redis.resp import Buckets, ServerError
+from dpop_middleware.replay.redis.retention import PublishedRetentions
+from dpop_middleware.replay.redis.usual import UsualBatch
+from dpop_middleware.replay.redis.vitals import ServerInfo, identity_of
+from dpop_middleware.replay.redis.writes import OWNER_SIZE, PendingWrite
+from dpop_middleware.replay.store import ReplayEntry
+from tests.support.replay import entry
+
+NOW = 1_790_000_000.0
+INFO = ServerInfo(
+    software="valkey",
+    version="9.1.0",
+    run_id="a",
+    replication_id="a",
+    role="master",
+    uptime=100_000,
+    time=NOW,
+)
+REPORT = (
+    b"server_name:valkey\r\nvalkey_version:9.1.0\r\nrun_id:a\r\nmaster_replid:a\r\nrole:master\r\n"
+    b"uptime_in_seconds:100000\r\n"
+)
+REFUSED, FULL = ServerError("NOPERM no"), ServerError("OOM no")
+BEGUN = Anchor.new(identity_of(INFO), -math.inf, server_time=NOW - 5000)
+KNOWN = BEGUN.value
+# The same, from when the server's replication id was another one.
+RENAMED = replace(BEGUN, identity=identity_of(replace(INFO, replication_id="b"))).value
+LOST = Anchor.new(identity_of(INFO), NOW + 30, server_time=NOW).value
+
+
+class Worker:
+    """What a worker knows of one server."""
+
+    def __init__(self, kind: type[Batch], settings: Settings, anchor: bytes, *, watches: bool) -> None:
+        self.kind, self.settings = kind, settings
+        self.fence = Fence(Sights(Buckets(b"dpop", spread=False)), "accept")
+        self.fence.sights.offset = 0.0
+        self.fence.connected(INFO, {0: anchor}, lived=0, asked=(NOW, NOW))
+        self.fence.standing.watches = watches
+        self.retentions = PublishedRetentions(b"dpop", settings.living)
+        self.retentions.connected(b"")
+        self.took_fewer_steps = 0
+
+    def send(self, writes: list[PendingWrite], at: float) -> tuple[Batch, bytes, int]:
+        batch = self.kind(writes, self.settings, self.fence, self.retentions, with_get=True)
+        data, count = batch.compose(now=at, at=at, timeout=1.0)
+        self.took_fewer_steps += isinstance(batch, UsualBatch) and batch.is_usual
+        return batch, data, count
+
+    def receive(self, batch: Batch, replies: list[object], at: float) -> object:
+        try:
+            batch.receive(list(replies), now=at, at=at)
+        except RedisError as error:
+            return type(error)
+        again = [] if isinstance(batch.outcome, Exception | None) else batch.outcome
+        return [error for _, error in again], list(batch.held), batch.wrong_server, batch.get_is_unknown
+
+    def state(self) -> object:
+        fence, vitals, standing = self.fence, self.fence.vitals, self.fence.standing
+        parts: list[Any] = [standing, fence.sights, vitals.looks, self.retentions, self.settings.living]
+        known = [{name: vars(part)[name] for name in vars(part) if name != "_buckets"} for part in parts]
+        for each in known:
+            for name in ("buckets", "_living"):
+                each.pop(name, None)
+        return known, vitals.has_lost, vitals.sent_at, vitals.info, fence.too_far_ahead, fence.has_to_tell
+
+
+def outcome(write: PendingWrite) -> object:
+    """What the request of `write` was told, if it was."""
+    if not write.answer.done():
+        return None
+    told = write.answer.result()
+    return (told.description, told.retry_after, told.judges_from) if isinstance(told, Unavailable) else told
+
+
+class Pair:
+    """Two workers to which the same happens; `choose` decides what."""
+
+    anchor: bytes | None
+
+    def __init__(self, seed: int) -> None:
+        self.choose = random.Random(seed)
+        settings = [
+            Settings(
+                timeout=5.0,
+                wait_replicas=self.replicas,
+                retention=self.retention,
+            )
+            for self.replicas, self.retention in [self._options()] * 2
+        ]
+        watches, self.anchor = self.choose.random() < 0.1, self.choose.choice((KNOWN, KNOWN, RENAMED))
+        self.workers = [
+            Worker(kind, each, self.anchor, watches=watches)
+            for kind, each in zip((Batch, UsualBatch), settings, strict=True)
+        ]
+        self.at, self.clock = NOW, 0.0
+
+    def _options(self) -> tuple[int, float]:
+        return self.choose.choice((0, 0, 0, 0, 1)), self.choose.choice((0.0, 0.0, 300.0))
+
+    def _entry(self) -> ReplayEntry:
+        choose, now = self.choose, self.at
+        iat = now - choose.uniform(-30, 95)
+        return entry(f"{choose.getrandbits(64):x}", now=now)._replace(
+            namespace=choose.choice("aaaaaaab"),
+            iat=iat,
+            made_at=choose.choice((iat, now)),
+            not_before=choose.choice((iat - 30, now + 40)),
+            retention=choose.choice((95.0,) * 20 + (0.0,)),
+            ahead=choose.choice((30.0,) * 12 + (60.0,)),
+            by_iat=choose.random() < 0.5,
+        )
+
+    def batch(self) -> None:
+        """One batch of each worker, and the same replies."""
+        choose = self.choose
+        self.at += choose.choice((0.001,) * 12 + (0.1, 0.3, 5.0, 20.0))
+        # A survey has shown a loss.
+        self._happen(0.02, lambda fence: setattr(fence.vitals, "has_lost", True))
+        entries = [self._entry() for _ in range(choose.choice((1, 1, 2, 5)))]
+        owners = [b"%016x" % choose.getrandbits(64) for _ in entries]
+        are_unknown = [choose.random() < 0.05 for _ in entries]
+        sent = [
+            worker.send(self._writes(worker, entries, owners, are_unknown), self.at)
+            for worker in self.workers
+        ]
+        batches, data, counts = zip(*sent, strict=True)
+        assert data[0] == data[1]
+        assert counts[0] == counts[1]
+        if self.choose.random() < 0.01:
+            self.anchor = self.choose.choice((self.anchor, None))
+            self._happen(1, lambda fence: fence.standing.drop(0))
+        replies = self._replies(data[0])
+        assert len(replies) == counts[0]
+        self.at += choose.choice((0.001,) * 12 + (0.05, 1.0))
+        results = [
+            worker.receive(batch, replies, self.at)
+            for worker, batch in zip(self.workers, batches, strict=True)
+        ]
+        assert results[0] == results[1]
+        told = [[outcome(write) for write in batch._writes] for batch in batches]
+        assert told[0] == told[1]
+        assert self.workers[0].state() == self.workers[1].state()
+
+    def _happen(self, probability: float, what: Callable[[Fence], None]) -> None:
+        if self.choose.random() < probability:
+            for worker in self.workers:
+                what(worker.fence)
+
+    def _writes(
+        self, worker: Worker, entries: list[ReplayEntry], owners: list[bytes], are_unknown: list[bool]
+    ) -> list[PendingWrite]:
+        buckets, loop = worker.fence.sights.buckets, asyncio.get_running_loop()
+        writes = [PendingWrite(each, buckets, worker.settings, loop) for each in entries]
+        for write, owner, is_unknown in zip(writes, owners, are_unknown, strict=True):
+            write.owner, write.unknown = owner, is_unknown
+        return writes
+
+    def _replies(self, data: bytes) -> list[object]:
+        words = data.split(b"\r\n")
+        replies: list[object] = []
+        while words != [b""]:
+            size = int(words.pop(0)[1:])
+            command, words = words[1 : 2 * size : 2], words[2 * size :]
+            replies.append(self._reply(command))
+        return replies
+
+    def _reply(self, command: list[bytes]) -> object:
+        choose, is_odd = self.choose, self.choose.random() < 0.02
+        match command:
+            case [b"INFO", *_]:
+                return (
+                    REPORT
+                    if not is_odd
+                    else choose.choice((REFUSED, REPORT.replace(b"run_id:a", b"run_id:b")))
+                )
+            case [b"TIME"]:
+                self.clock += choose.choice((0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 100.0, -100.0)) if is_odd else 0.0
+                shown = self.at + self.clock
+                usual = [b"%d" % shown, b"%d" % (shown % 1 * 1e6)]
+                return choose.choice((REFUSED, usual, FULL)) if is_odd else usual
+            case [b"GET", _]:
+                if is_odd:
+                    self.anchor = choose.choice((None, LOST, RENAMED, b"odd"))
+                return choose.choice((self.anchor, FULL, REFUSED, 7)) if is_odd else self.anchor
+            case [b"SET", name, value, b"NX" | b"IFEQ" as how, *found] if b"::" in name:
+                if self.anchor == (None if how == b"NX" else found[0]):
+                    self.anchor = value
+                return None
+            case [b"SET", name, *_] if b"::" not in name:
+                is_repeat = b"GET" in command
+                stored = choose.choice((None, b"o" * OWNER_SIZE, b"OK")) if is_repeat else b"OK"
+                odd: tuple[object, ...] = (None, FULL, ServerError("READONLY no"), b"stray", 7)
+                return choose.choice(odd) if is_odd else stored
+            case [b"ZRANGEBYSCORE", *_]:
+                return choose.choice(([], [b"60.0 a", b"%.3f" % (self.at + 600)]))
+            case _:
+                return 1 if command[0] in {b"ZADD", b"WAIT"} else b"OK"
+
+
+async def test_two_workers_to_which_the_same_happens_know_and_answer_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The marks of new anchors.
+    monkeypatch.setattr(secrets, "token_hex", lambda size: "0" * 2 * size)
+    first, took_fewer_steps, number = random.SystemRandom().randrange(10**9), 0, 300
+    for seed in range(first, first + number):
+        pair = Pair(seed)
+        try:
+            for _ in range(30):
+                pair.batch()
+        except Exception as error:
+            error.add_note(f"seed {seed}")
+            raise
+        took_fewer_steps += pair.workers[1].took_fewer_steps
+    # Some of each seed's thirty.
+    assert took_fewer_steps > 5 * number
