@@ -216,13 +216,12 @@ class Replies:
 
 def _time_in(reply: bytes) -> list[bytes] | None:
     """What `TIME` answers, if `reply` is that and nothing else; it comes after nearly every batch."""
-    match reply.split(b"\r\n"):
-        case [b"*2", size, seconds, other, microseconds, b""] if size == b"$%d" % len(
-            seconds
-        ) and other == b"$%d" % len(microseconds):
-            return [seconds, microseconds]
-        case _:
-            return None
+    words = reply.split(b"\r\n")
+    if len(words) != 6 or words[0] != b"*2" or words[5]:
+        return None
+    _, size, seconds, other, microseconds, _ = words
+    is_right = size == b"$%d" % len(seconds) and other == b"$%d" % len(microseconds)
+    return [seconds, microseconds] if is_right else None
 
 
 def _parse_all(data: bytes, count: int) -> Parsed:

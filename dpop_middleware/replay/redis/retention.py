@@ -42,24 +42,26 @@ class LivingRetentions:
 
     def __init__(self) -> None:
         self._until: dict[tuple[str, float], float] = {}
+        self._shortest: Mapping[str, float] = {}
+        self._first_end = math.inf
         self._ahead: dict[tuple[str, float], float] = {}
         self.ahead: Mapping[str, float] = {}
 
     def note(self, namespace: str, retention: float, until: float) -> None:
         """Record that a worker with `retention` is, or was, alive in `namespace`."""
         key = (namespace, retention)
-        self._until[key] = max(until, self._until.get(key, -math.inf))
+        self._know({**self._until, key: max(until, self._until.get(key, -math.inf))})
 
     def shortest(self, namespace: str, now: float) -> float:
         """The shortest retention that counts in `namespace`, infinite where none is known."""
-        shortest = math.inf
-        for key, end in [*self._until.items()]:
-            if end < now:
-                # Another event loop may have done so, in another thread.
-                self._until.pop(key, None)
-            elif key[0] == namespace:
-                shortest = min(shortest, key[1])
-        return shortest
+        if self._first_end < now:
+            self._know({key: end for key, end in self._until.items() if end >= now})
+        return self._shortest.get(namespace, math.inf)
+
+    def _know(self, until: dict[tuple[str, float], float]) -> None:
+        # Other event loops, in other threads, may read these meanwhile: each is replaced as a whole.
+        self._until, self._first_end = until, min(until.values(), default=math.inf)
+        self._shortest = dict(sorted(until, reverse=True))
 
     def note_ahead(self, found: Mapping[tuple[str, float], float], now: float) -> None:
         """Record until when which distances count, of workers that are, or were, alive in a namespace."""

@@ -9,7 +9,7 @@ from typing import Final
 
 from dpop_middleware.replay.redis.batch import Batch, NewEntries
 from dpop_middleware.replay.redis.health import warn_of_findings
-from dpop_middleware.replay.redis.resp import NOTHING_USUAL, TIME
+from dpop_middleware.replay.redis.resp import TIME
 from dpop_middleware.replay.redis.retention import Own
 from dpop_middleware.replay.redis.writes import commands
 
@@ -51,9 +51,9 @@ class UsualBatch(Batch):
                 return False
             own.add((write.entry.namespace, write.kept, write.entry.ahead))
         fence, vitals, standing = self._fence, self._fence.vitals, self._fence.standing
-        usual = NOTHING_USUAL if fence.sights.buckets.spread else standing.usual((_ONLY,))
+        known = None if fence.sights.buckets.spread else standing.agreed.get(_ONLY)
         if (
-            usual is NOTHING_USUAL
+            known is None
             or standing.due
             or standing.watches
             or vitals.has_lost
@@ -63,13 +63,14 @@ class UsualBatch(Batch):
             or not self._retentions.are_told(own, at)
         ):
             return False
-        self.usual, self._own = usual, own
+        self.usual, self._own = (b"$%d\r\n%b\r\n" % (len(known), known), (known,)), own
         return True
 
     def _take_usual(self, replies: list[object], *, now: float, at: float) -> bool:
         """Judge the entries if each was stored and nothing has changed; return whether that is so."""
         *stored, time, anchor = replies
-        fence, known = self._fence, self._fence.standing.agreed.get(_ONLY)
+        fence = self._fence
+        known = fence.standing.agreed.get(_ONLY)
         if stored.count(b"OK") != len(stored) or anchor != known:
             return False
         self._read_time(time, at)

@@ -172,12 +172,11 @@ _BUCKET, _ASKING = attrgetter("bucket"), attrgetter("asking")
 def commands(writes: Sequence[PendingWrite], *, with_get: bool) -> list[bytes]:
     """The command of each write, with an owner of its own."""
     # From one call: each would take as long as all the rest of a command.
-    octets = os.urandom(OWNER_SIZE * len(writes))
-    owners = range(0, len(octets), OWNER_SIZE)
-    return [
-        write.command(octets[begin : begin + OWNER_SIZE], with_get=with_get)
-        for write, begin in zip(writes, owners, strict=True)
-    ]
+    octets, sent = os.urandom(OWNER_SIZE * len(writes)), []
+    for number, write in enumerate(writes):
+        owner = octets[OWNER_SIZE * number : OWNER_SIZE * (number + 1)]
+        sent.append(write.command(owner, with_get=with_get))
+    return sent
 
 
 def refuse(writes: Iterable[PendingWrite], cause: BaseException | None = None) -> None:
