@@ -24,7 +24,8 @@ from dpop_middleware.nonces import NonceProvider, check_nonces, nonces_for
 from dpop_middleware.policy import DPoPPolicy, checked_policy
 from dpop_middleware.profiles import Profile
 from dpop_middleware.replay.store import ReplayKeyspace, ReplayStore
-from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier, clock_skew_of
+from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
+from dpop_middleware.tokens.optional_members import clock_skew_of
 
 if TYPE_CHECKING:
     from dpop_middleware import _metadata

@@ -30,7 +30,7 @@ from dpop_middleware.introspection._questions import IntrospectionHealth, NoAnsw
 from dpop_middleware.introspection._verdicts import Verdict, Verdicts, digest_of
 from dpop_middleware.introspection.client_authentication import BoundToken, ClientAuthentication
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS, checked_algorithms
-from dpop_middleware.tokens.access_token import TOKEN_CLOCK_SKEW, AccessToken, checked_clock_skew
+from dpop_middleware.tokens.access_token import TOKEN_CLOCK_SKEW, AccessToken
 from dpop_middleware.tokens.admission import Admission
 from dpop_middleware.tokens.cache import MAX_CACHED_BYTES
 from dpop_middleware.tokens.claims import ClaimRules
@@ -38,6 +38,7 @@ from dpop_middleware.tokens.connections import checked_proxy
 from dpop_middleware.tokens.fetch import checked_endpoint, checked_ssl_context
 from dpop_middleware.tokens.fetch_options import FetchOptions
 from dpop_middleware.tokens.issuer_keys import check_issuer, issuer_keys
+from dpop_middleware.tokens.optional_members import checked_clock_skew
 from dpop_middleware.tokens.remote_key_source import Lifetimes
 
 __all__ = ["IntrospectionHealth", "IntrospectionVerifier"]

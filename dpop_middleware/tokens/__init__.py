@@ -3,6 +3,7 @@
 From the top down:
 
     access_token.py       the value, what it says beyond its scopes, and the protocol
+    optional_members.py   what a verifier may say of itself besides
     jwt.py                JWTAccessTokenVerifier, for signed JWTs (RFC 9068)
     jwt_or_opaque.py      JWTOrOpaqueVerifier, for an issuer of both kinds
     multi_issuer.py       MultiIssuerVerifier: several issuers, each by its own verifier

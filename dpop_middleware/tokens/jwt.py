@@ -15,13 +15,7 @@ from dpop_middleware.checks import Check
 from dpop_middleware.errors import InvalidToken
 from dpop_middleware.health import IssuerKeysHealth
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS, checked_algorithms
-from dpop_middleware.tokens.access_token import (
-    TOKEN_CLOCK_SKEW,
-    AccessToken,
-    checked_clock_skew,
-    shown,
-    token_hash,
-)
+from dpop_middleware.tokens.access_token import TOKEN_CLOCK_SKEW, AccessToken, shown, token_hash
 from dpop_middleware.tokens.cache import MAX_CACHED_BYTES, MAX_CACHED_TOKENS, TokenCache
 from dpop_middleware.tokens.claims import (
     ClaimRules,
@@ -32,6 +26,7 @@ from dpop_middleware.tokens.claims import (
 from dpop_middleware.tokens.fetch_options import Fetch, FetchOptions
 from dpop_middleware.tokens.issuer_keys import issuer_keys
 from dpop_middleware.tokens.jwks import VerificationKey
+from dpop_middleware.tokens.optional_members import checked_clock_skew
 from dpop_middleware.tokens.remote_key_source import Lifetimes
 from dpop_middleware.tokens.signed_token import (
     SignedToken,

@@ -20,18 +20,16 @@ from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, InvalidToken
 from dpop_middleware.health import PartHealth, health_of_each
 from dpop_middleware.jose import JOSEError, base64url, compact
-from dpop_middleware.tokens.access_token import (
-    TOKEN_CLOCK_SKEW,
-    AccessToken,
-    AccessTokenVerifier,
+from dpop_middleware.tokens.access_token import TOKEN_CLOCK_SKEW, AccessToken, AccessTokenVerifier
+from dpop_middleware.tokens.claims import another_issuer
+from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
+from dpop_middleware.tokens.optional_members import (
     asks_another_server,
     audiences_of_all,
     clock_skew_of,
     key_ages_of_all,
     may_ask_another_server,
 )
-from dpop_middleware.tokens.claims import another_issuer
-from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
 from dpop_middleware.tokens.resolved_issuers import IssuerResolver, Limits, ResolvedIssuers
 from dpop_middleware.tokens.signed_token import not_a_jwt
 
@@ -117,7 +115,8 @@ class MultiIssuerVerifier:
             type(one) in (MultiIssuerVerifier, JWTAccessTokenVerifier) for one in (self, *self._verifiers)
         )
         # A verifier that the resolver returns may ask another server; `is_remote` says it of one token.
-        self.remote = resolver is not None or any(map(may_ask_another_server, self._verifiers))
+        asking = [verifier for verifier in self._verifiers if may_ask_another_server(verifier)]
+        self.remote = bool(asking) or resolver is not None
 
     @property
     def issuers(self) -> tuple[str, ...]:
