@@ -21,6 +21,7 @@ __all__ = [
     "field_name",
     "flag",
     "is_asynchronous",
+    "listed",
     "listener",
     "names",
     "names_or_one",
@@ -160,12 +161,19 @@ def whole_number(name: str, value: object, *, minimum: int = 0, of: str = "") ->
     return value
 
 
+def listed(value: object) -> tuple[Any, ...] | None:
+    """Return the elements of an option that has several, None for one text or a mapping of them."""
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+        return None
+    return tuple(value)
+
+
 def names(name: str, value: object) -> tuple[str, ...]:
     """Return an option that is at least one non-empty string, as a tuple."""
-    listed = tuple(value) if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) else None
-    if not listed or not all(isinstance(one, str) and one for one in listed):
+    several = listed(value)
+    if not several or not all(isinstance(one, str) and one for one in several):
         raise refused(name, "a sequence of non-empty strings", value)
-    return listed
+    return several
 
 
 def names_or_one(name: str, value: object) -> tuple[str, ...]:
@@ -175,20 +183,21 @@ def names_or_one(name: str, value: object) -> tuple[str, ...]:
 
 def tokens(name: str, values: object) -> tuple[str, ...]:
     """Return an option that is any number of scope tokens, or of values with the same syntax, as a tuple."""
-    if isinstance(values, str) or not isinstance(values, Collection):
+    several = listed(values)
+    if several is None:
         raise refused(name, "a sequence of strings, such as ('notes:read',)", values)
-    for value in values:
+    for value in several:
         if not isinstance(value, str) or not SCOPE_TOKEN.fullmatch(value):
             raise refused(name, "strings without spaces, quotes and backslashes", value)
-    return tuple(values)
+    return several
 
 
 def strings(name: str, values: Iterable[str]) -> tuple[str, ...]:
     """Return an option that is any number of strings, as a tuple; a single string is refused, not split."""
-    listed = tuple(values) if isinstance(values, Iterable) and not isinstance(values, (str, bytes)) else None
-    if listed is None or not all(isinstance(one, str) for one in listed):
+    several = listed(values)
+    if several is None or not all(isinstance(one, str) for one in several):
         raise refused(name, "a sequence of strings, such as ['notes:read']", values)
-    return listed
+    return several
 
 
 def predicates(name: str, value: object) -> tuple[tuple[str, Callable[[Any], bool]], ...]:

@@ -45,7 +45,7 @@ class PublicPaths:
     """
 
     def __init__(self, paths: Collection[str], *, inner_root_paths: Collection[tuple[str, str]] = ()) -> None:
-        if isinstance(paths, str) or not isinstance(paths, Collection):
+        if isinstance(paths, (str, Mapping)) or not isinstance(paths, Collection):
             raise refused("public_paths", "a sequence of paths, such as ['/health']", paths)
         checked = [_checked(path) for path in paths]
         self._exact = frozenset(path for path in checked if not path.endswith("/*"))

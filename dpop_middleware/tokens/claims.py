@@ -59,7 +59,7 @@ def checked_required_claims(claims: object) -> tuple[str, ...]:
 def checked_token_types(types: object) -> tuple[str | None, ...]:
     """Return the media types that the option `token_types` names, or raise ConfigurationError."""
     if (
-        isinstance(types, str)
+        isinstance(types, (str, Mapping))
         or not isinstance(types, Collection)
         or not types
         or not all(name is None or (isinstance(name, str) and name and name.isascii()) for name in types)
