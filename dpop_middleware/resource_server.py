@@ -11,7 +11,6 @@ from dpop_middleware._configured import configured_verifier, published
 from dpop_middleware._judge import verdicts
 from dpop_middleware._judge.request import RequestVerification
 from dpop_middleware._judge.requirements import NOTHING_REQUIRED, Requirements
-from dpop_middleware._log import warn_of_idle_nonces
 from dpop_middleware._proof.verification import ProofVerification
 from dpop_middleware._request.public_urls import PublicURLs
 from dpop_middleware._request.request import ResourceRequest
@@ -278,9 +277,7 @@ class ResourceServer:
 
         Problems are logged. Raises ConfigurationError for a dependency with nonces and no middleware.
         """
-        self.verification.check_nonces_are_delivered()
-        if self.issues_nonces and all(policy.nonce == "off" for policy in self.verification.policies):
-            warn_of_idle_nonces("ResourceServer")
+        self.verification.nonce_delivery.check(self.verification.proofs.nonces, self.verification.policies)
         await open_parts(self.verification.verifier, self.verification.proofs.store)
 
     async def health(self) -> ServerHealth:
