@@ -188,7 +188,9 @@ def hint_of(error: DPoPError, request: ResourceRequest | None = None) -> str | N
     if error.reason is Reason.TOO_MANY:
         return "a flood? or clients with one mistake: see the refusals before this one"
     if error.check is Check.HTU and isinstance(error.actual, str):
-        return _of_htu(error.expected, error.actual) if isinstance(error.expected, str) else _STRIPPED
+        if isinstance(error.expected, str):
+            return _of_htu(error.expected, error.actual)
+        return None if error.expected is None else _STRIPPED
     if error.check is Check.IAT:
         return _of_iat(error.expected, error.actual)
     if error.check is Check.CLAIMS and error.expected is not None:
