@@ -35,6 +35,8 @@ MAX_PROOF_SIZE = 8 * 1024
 _MAX_POST_QUANTUM_PROOF_SIZE = 16 * 1024
 # No browser, proxy or library sends half as many header fields.
 MAX_FIELDS = 256
+# With two fields of one name a request is refused already, or no host selected.
+_MOST_ALIKE = 16
 
 _OPTIONAL_WHITESPACE = " \t"
 _SPACE = 0x20
@@ -56,7 +58,7 @@ class ResourceRequest(NamedTuple):
 
     - `method`: the HTTP method; GET for a WebSocket handshake.
     - `raw_path`: the path as sent, still percent-encoded, without the query.
-    - `hosts`, `authorization`, `dpop`: the values of every such header field, in order.
+    - `hosts`, `authorization`, `dpop`: the values of such header fields, in order; of each the first 16.
     - `root_path`: the path, decoded, at which the server mounts the application.
     - `fields`: how many header fields there were; if there are more than 256, none is read.
     """
@@ -94,19 +96,14 @@ class ResourceRequest(NamedTuple):
 def _values(
     fields: Iterable[tuple[bytes, bytes]],
 ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """Return the values of every `Host`, `Authorization` and `DPoP` field, in order."""
-    hosts: tuple[str, ...] = ()
-    authorization: tuple[str, ...] = ()
-    dpop: tuple[str, ...] = ()
+    """Return the values of the `Host`, `Authorization` and `DPoP` fields, in order."""
+    read: dict[bytes, list[str]] = {b"host": [], b"authorization": [], b"dpop": []}
     for name, value in fields:
         if len(name) in _LENGTHS:
-            lowered = name.lower()
-            if lowered == b"dpop":
-                dpop += (_text(value),)
-            elif lowered == b"authorization":
-                authorization += (_text(value),)
-            elif lowered == b"host":
-                hosts += (_text(value),)
+            values = read.get(name.lower())
+            if values is not None and len(values) < _MOST_ALIKE:
+                values.append(_text(value))
+    hosts, authorization, dpop = map(tuple, read.values())
     return hosts, authorization, dpop
 
 

@@ -185,6 +185,23 @@ async def test_the_attacker_wants_thousands_of_header_fields_read(name: bytes) -
     assert (caught.value.expected, caught.value.actual) == (MAX_FIELDS, 4000)
 
 
+@pytest.mark.parametrize("name", ["authorization", "dpop", "hosts"])
+@pytest.mark.parametrize("value", [b" " * 70 + b"a" + b" " * 70, b"," * 1000], ids=["blanks", "commas"])
+def test_the_attacker_wants_each_of_many_fields_of_one_name_read(name: str, value: bytes) -> None:
+    api, costs = Api(), dict[int, int]()
+
+    def refused(fields: list[tuple[bytes, bytes]]) -> None:
+        scope = {"type": "http", "method": "GET", "path": "/", "raw_path": b"/", "headers": fields}
+        request = ResourceRequest.from_scope(scope)
+        assert len(getattr(request, name)) == min(len(fields), 16)
+        with pytest.raises(StopIteration):
+            api.server.verification.judge(request, api.server.policy).send(None)
+
+    for count in (2, MAX_FIELDS):
+        costs[count] = calls(refused, [(name.removesuffix("s").encode(), value)] * count)
+    assert costs[MAX_FIELDS] < costs[2] + 5 * MAX_FIELDS
+
+
 @pytest.mark.parametrize("values", [[b"," * 60_000], [b'"a"'] * 4000], ids=["one list", "many fields"])
 def test_the_attacker_wants_a_long_list_of_documents_compared(values: list[bytes]) -> None:
     api = ResourceServer(
