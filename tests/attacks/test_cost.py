@@ -33,6 +33,7 @@ from dpop_middleware.errors import (
     InvalidToken,
     MissingCredentials,
 )
+from dpop_middleware.forward_auth import ForwardAuth
 from dpop_middleware.tokens.access_token import shown
 from tests.support.api import RESOURCE as RESOURCE_URL
 from tests.support.api import Api
@@ -245,6 +246,33 @@ def test_the_attacker_wants_a_long_query_cut_into_pieces(query: bytes, found: in
     carried = list[Any]()
     assert calls(lambda: carried.append(take_tickets(scope, "ticket"))) < 1000
     assert (len(carried[0].tickets), scope["query_string"]) == (found, left)
+
+
+def test_the_attacker_wants_thousands_of_subprotocols_looked_at() -> None:
+    offered = [f"p{number}" for number in range(10_000)]
+    scope: dict[str, Any] = {"type": "websocket", "subprotocols": offered, "headers": []}
+    carried = list[Any]()
+    assert calls(lambda: carried.append(take_tickets(scope, None))) < 500
+    assert (carried[0].tickets, scope["subprotocols"]) == ((), offered)
+    late = {**scope, "subprotocols": [*offered[:64], "dpop.ticket.a"]}
+    assert take_tickets(late, None).tickets == ()
+    in_time = {**scope, "subprotocols": [*offered[:63], "dpop.ticket.a", "late"]}
+    assert (take_tickets(in_time, None).tickets, in_time["subprotocols"]) == (("a",), offered[:63])
+
+
+def test_the_attacker_wants_thousands_of_fields_of_a_question_searched() -> None:
+    app = ForwardAuth(Api().server, secret="s" * 32)
+    fields = [(b"x", b"y")] * 10_000
+
+    async def nothing(_message: object = None) -> Any:
+        return None
+
+    def asked() -> None:
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": fields}
+        with pytest.raises(StopIteration):
+            app(scope, nothing, nothing).send(None)
+
+    assert calls(asked) < 1000
 
 
 def test_the_attacker_wants_a_long_value_escaped_for_the_log() -> None:
