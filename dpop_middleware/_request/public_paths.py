@@ -30,7 +30,7 @@ _PLAIN_ROOT_PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9\-._~!$&'()*+,;
 
 
 class Judged(NamedTuple):
-    """Whether a path is public; and why a listed one isn't, None where the client alone is the cause."""
+    """Whether a path is public; and why a listed one isn't, None where only an attacker would send it."""
 
     is_public: bool
     reason: str | None
@@ -106,10 +106,11 @@ class PublicPaths:
         if is_ambiguous and _is_plain(root_path):
             return _NOT_PUBLIC
         doubt = self._doubt(path, decoded, root_path)
-        if doubt is not None:
-            return Judged(is_public=False, reason=doubt)
-        listed = self.covers(path[len(root_path) :])
-        return Judged(is_public=listed and self._is_spelled_plainly(raw, root_path), reason=None)
+        if doubt is None and not self.covers(path[len(root_path) :]):
+            return _NOT_PUBLIC
+        if doubt is None and not self._is_spelled_plainly(raw, root_path):
+            doubt = "the client percent-encodes it in another way than RFC 3986 asks for"
+        return Judged(is_public=doubt is None, reason=doubt)
 
     def _is_spelled_plainly(self, raw: bytes | None, root_path: str) -> bool:
         """Whether the path as it was sent has the listed spelling: some routers compare paths undecoded."""

@@ -272,13 +272,27 @@ def test_a_refused_request_for_a_listed_path_has_a_reason(path: str, root_path: 
         scope("/private", root_path="/svc"),
         scope("/svc/static/%2e%2e/a", root_path="/svc"),
         scope("/static/%2e%2e/a", root_path="/svc"),
-        scope("/%73vc/health", root_path="/svc"),
         scope("/static/%ff"),
         scope("/static/%ff", root_path="/svc"),
     ],
 )
 def test_a_path_that_only_the_client_made_ambiguous_has_no_reason(given: dict[str, Any]) -> None:
     assert PATHS.judge(given).reason is None
+
+
+@pytest.mark.parametrize(
+    ("raw_path", "root_path"),
+    [
+        ("/%68ealth", ""),
+        ("/na%c3%afve", ""),
+        ("/svc/%73tatic/a", "/svc"),
+        ("/%73vc/health", "/svc"),
+    ],
+)
+def test_a_listed_path_in_another_spelling_is_told(raw_path: str, root_path: str) -> None:
+    """Some clients encode more than they must, or with digits in lower case."""
+    told = PATHS.judge(scope(raw_path, root_path=root_path))
+    assert told == (False, "the client percent-encodes it in another way than RFC 3986 asks for")
 
 
 def test_a_raw_path_of_another_path_is_told() -> None:
