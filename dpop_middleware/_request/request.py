@@ -5,8 +5,8 @@ Counts and sizes are judged here, before anything is decoded (RFC 9449 sections 
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
+from dpop_middleware._request.paths import quoted
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import (
     InvalidDPoPProof,
@@ -48,9 +48,6 @@ _TOKEN68 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+
 _ONLY_TOKEN68 = bytes(octet if octet in _TOKEN68 else _TOKEN68[0] for octet in range(256))
 _LONGEST_SCHEME = len("bearer")
 _SCHEMES: Mapping[str, Scheme] = {"dpop": "DPoP", "bearer": "Bearer"}
-# A longer path is refused, whatever follows.
-_MAX_QUOTED = 4 * 1024 + 1
-_UNRESERVED_IN_PATH = "/!$&'()*+,;=:@"
 
 
 class ResourceRequest(NamedTuple):
@@ -82,9 +79,7 @@ class ResourceRequest(NamedTuple):
         raw_path = scope.get("raw_path")
         return cls(
             scope["method"] if scope["type"] == "http" else "GET",
-            quote(scope["path"][:_MAX_QUOTED], safe=_UNRESERVED_IN_PATH, errors="surrogatepass")
-            if raw_path is None
-            else raw_path.partition(b"?")[0].decode("latin-1"),
+            quoted(scope["path"]) if raw_path is None else raw_path.partition(b"?")[0].decode("latin-1"),
             hosts,
             authorization,
             dpop,

@@ -186,6 +186,16 @@ async def test_the_attacker_wants_thousands_of_header_fields_read(name: bytes) -
     assert (caught.value.expected, caught.value.actual) == (MAX_FIELDS, 4000)
 
 
+@pytest.mark.parametrize("path", ["日" * 4095, "日a" * 2048, '"' * 4095, "%a" * 2048, "\U0001f600" * 60_000])
+def test_the_attacker_wants_a_decoded_path_encoded_character_by_character(path: str) -> None:
+    """Some servers have no raw path."""
+    scope = {"type": "http", "method": "GET", "path": f"/{path}", "headers": []}
+    usual = calls(ResourceRequest.from_scope, scope | {"path": "/usual"})
+    assert calls(ResourceRequest.from_scope, scope) < usual + 6 * 128 + 20
+    with pytest.raises(URIError, match="too long|doesn't start with a slash"):
+        check_request_path(ResourceRequest.from_scope(scope).raw_path)
+
+
 @pytest.mark.parametrize("name", ["authorization", "dpop", "hosts"])
 @pytest.mark.parametrize("value", [b" " * 70 + b"a" + b" " * 70, b"," * 1000], ids=["blanks", "commas"])
 def test_the_attacker_wants_each_of_many_fields_of_one_name_read(name: str, value: bytes) -> None:
