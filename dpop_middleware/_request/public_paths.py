@@ -101,9 +101,11 @@ class PublicPaths:
         raw = None if raw_path is None else raw_path.partition(b"?")[0]
         if max(len(path), len(raw or b"")) > _LONGEST:
             return Judged(is_public=False, reason=f"the path has over {_LONGEST} characters")
+        is_plain = _is_plain(root_path)
+        if is_plain and _has_two_readings(path):
+            return _NOT_PUBLIC
         decoded = path if raw is None else _decoded(raw)
-        is_ambiguous = _is_ambiguous(path, raw, decoded)
-        if is_ambiguous and _is_plain(root_path):
+        if is_plain and raw is not None and _is_ambiguous(raw, decoded, path):
             return _NOT_PUBLIC
         doubt = self._doubt(path, decoded, root_path)
         if doubt is None and not self.covers(path[len(root_path) :]):
@@ -161,12 +163,8 @@ def _spellings(path: str) -> tuple[bytes, bytes]:
     return quote(path, safe="/!$&'()*+,;=:@").encode(), path.encode()
 
 
-def _is_ambiguous(path: str, raw: bytes | None, decoded: str | None) -> bool:
-    """Whether the client sent a path that can be read in two ways."""
-    if _has_two_readings(path):
-        return True
-    if raw is None:
-        return False
+def _is_ambiguous(raw: bytes, decoded: str | None, path: str) -> bool:
+    """Whether the client sent a path that can be read in two ways, although `path` can't."""
     if decoded is None or b"#" in raw:  # the start of a fragment, which some cut off
         return True
     # An encoded dot or slash; a percent sign or a backslash is there after decoding too.
