@@ -20,7 +20,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route, Router, WebSocketRoute
 from starlette.testclient import TestClient
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from dpop_middleware.starlette import requires_dpop
@@ -440,10 +440,13 @@ def test_no_dispatch_takes_the_refusal_of_the_function_that_the_router_serves_fo
         async def get(self, request: Request) -> Response:
             return PlainTextResponse("notes")
 
+    async def send(_message: Message) -> None:
+        raise AssertionError
+
     async def dispatch(request: Request, call_next: Any) -> Response:
         if kind == "after the endpoint":
             await call_next(request)
-        of_a_class = Notes(request.scope, request.receive, request._send)
+        of_a_class = Notes(request.scope, request.receive, send)
         await (of_a_class.get if kind == "method" else notes)(request)
         return PlainTextResponse("reached")
 
