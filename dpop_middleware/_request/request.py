@@ -92,13 +92,18 @@ def _values(
     fields: Iterable[tuple[bytes, bytes]],
 ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     """Return the values of the `Host`, `Authorization` and `DPoP` fields, in order."""
-    read: dict[bytes, list[str]] = {b"host": [], b"authorization": [], b"dpop": []}
+    hosts: tuple[str, ...] = ()
+    authorization: tuple[str, ...] = ()
+    dpop: tuple[str, ...] = ()
     for name, value in fields:
         if len(name) in _LENGTHS:
-            values = read.get(name.lower())
-            if values is not None and len(values) < _MOST_ALIKE:
-                values.append(_text(value))
-    hosts, authorization, dpop = map(tuple, read.values())
+            lowered = name.lower()
+            if lowered == b"dpop":
+                dpop += (_text(value),) if len(dpop) < _MOST_ALIKE else ()
+            elif lowered == b"authorization":
+                authorization += (_text(value),) if len(authorization) < _MOST_ALIKE else ()
+            elif lowered == b"host":
+                hosts += (_text(value),) if len(hosts) < _MOST_ALIKE else ()
     return hosts, authorization, dpop
 
 
