@@ -213,6 +213,28 @@ def test_the_attacker_wants_each_of_many_fields_of_one_name_read(name: str, valu
     assert costs[MAX_FIELDS] < costs[2] + 5 * MAX_FIELDS
 
 
+async def test_the_attacker_wants_the_fields_of_one_request_read_twice() -> None:
+    """Once for the verdict, and once for the host whose document the refusal names."""
+    hosts = ["https://api.example.com", "https://b.example.com"]
+    options: Any = {"issuer": ISSUER, "jwks": key_set(issuer_key()), "replay_store": MemoryReplayStore()}
+    api = ResourceServer(
+        resource=hosts[0], public_url=hosts, audience=hosts, metadata=ResourceMetadata(), **options
+    )
+    app = DPoPMiddleware(nowhere, api)
+
+    async def nothing(_message: object = None) -> Any:
+        return None
+
+    def refused(count: int) -> None:
+        fields = [(b"host", b"b.example.com")] * count
+        scope = {"type": "http", "method": "GET", "path": "/", "raw_path": b"/", "headers": fields}
+        with pytest.raises(StopIteration):
+            app(scope, nothing, nothing).send(None)
+
+    calls(refused, 16)
+    assert calls(refused, MAX_FIELDS) < calls(refused, 16) + 4 * (MAX_FIELDS - 16)
+
+
 @pytest.mark.parametrize("values", [[b"," * 60_000], [b'"a"'] * 4000], ids=["one list", "many fields"])
 def test_the_attacker_wants_a_long_list_of_documents_compared(values: list[bytes]) -> None:
     api = ResourceServer(
