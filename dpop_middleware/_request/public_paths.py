@@ -109,8 +109,8 @@ class PublicPaths:
             return _NOT_PUBLIC
         doubt = self._doubt(path, decoded, root_path)
         if doubt is None and not self.covers(path[len(root_path) :]):
-            return _NOT_PUBLIC
-        if doubt is None and not self._is_spelled_plainly(raw, root_path):
+            doubt = "it is listed with the root path, and public_paths takes paths without it"
+        elif doubt is None and not self._is_spelled_plainly(raw, root_path):
             doubt = "the client percent-encodes it in another way than RFC 3986 asks for"
         return Judged(is_public=doubt is None, reason=doubt)
 

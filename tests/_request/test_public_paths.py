@@ -256,6 +256,7 @@ def test_a_raw_path_that_is_another_path_is_never_public(path: str, raw_path: by
         ("/health/health", "/health", "twice"),
         ("/health", "/health", "doesn't start with the root path"),
         ("/svc/health", "/svc/", "start with a slash"),
+        ("/static/a.js", "/static", "listed with the root path"),
     ],
 )
 def test_a_refused_request_for_a_listed_path_has_a_reason(path: str, root_path: str, why: str) -> None:
