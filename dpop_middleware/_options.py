@@ -183,13 +183,12 @@ def names_or_one(name: str, value: object) -> tuple[str, ...]:
 
 def tokens(name: str, values: object) -> tuple[str, ...]:
     """Return an option that is any number of scope tokens, or of values with the same syntax, as a tuple."""
-    several = listed(values)
-    if several is None:
+    if isinstance(values, (str, Mapping)) or not isinstance(values, Collection):
         raise refused(name, "a sequence of strings, such as ('notes:read',)", values)
-    for value in several:
+    for value in values:
         if not isinstance(value, str) or not SCOPE_TOKEN.fullmatch(value):
             raise refused(name, "strings without spaces, quotes and backslashes", value)
-    return several
+    return tuple(values)
 
 
 def strings(name: str, values: Iterable[str]) -> tuple[str, ...]:
