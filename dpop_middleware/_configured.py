@@ -10,8 +10,9 @@ from dpop_middleware._request.secure_url import checked_hosts
 from dpop_middleware._runtime import Deferred
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.profiles import RFC9068, Profile
-from dpop_middleware.tokens.access_token import TOKEN_CLOCK_SKEW, AccessTokenVerifier, checked_clock_skew
+from dpop_middleware.tokens.access_token import TOKEN_CLOCK_SKEW, AccessTokenVerifier
 from dpop_middleware.tokens.cache import MAX_CACHED_BYTES, MAX_CACHED_TOKENS
+from dpop_middleware.tokens.optional_members import checked_clock_skew
 
 if TYPE_CHECKING:
     from dpop_middleware import _resource_metadata

@@ -21,6 +21,7 @@ __all__ = [
     "field_name",
     "flag",
     "is_asynchronous",
+    "listed",
     "listener",
     "names",
     "names_or_one",
@@ -162,12 +163,19 @@ def whole_number(name: str, value: object, *, minimum: int = 0, of: str = "") ->
     return value
 
 
+def listed(value: object) -> tuple[Any, ...] | None:
+    """Return the elements of an option that has several, None for one text or a mapping of them."""
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+        return None
+    return tuple(value)
+
+
 def names(name: str, value: object) -> tuple[str, ...]:
     """Return an option that is at least one non-empty string, as a tuple."""
-    listed = tuple(value) if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) else None
-    if not listed or not all(isinstance(one, str) and one for one in listed):
+    several = listed(value)
+    if not several or not all(isinstance(one, str) and one for one in several):
         raise refused(name, "a sequence of non-empty strings", value)
-    return listed
+    return several
 
 
 def names_or_one(name: str, value: object) -> tuple[str, ...]:
@@ -177,7 +185,7 @@ def names_or_one(name: str, value: object) -> tuple[str, ...]:
 
 def tokens(name: str, values: object) -> tuple[str, ...]:
     """Return an option that is any number of scope tokens, or of values with the same syntax, as a tuple."""
-    if isinstance(values, str) or not isinstance(values, Collection):
+    if isinstance(values, (str, Mapping)) or not isinstance(values, Collection):
         raise refused(name, "a sequence of strings, such as ('notes:read',)", values)
     for value in values:
         if not isinstance(value, str) or not SCOPE_TOKEN.fullmatch(value):
@@ -187,10 +195,10 @@ def tokens(name: str, values: object) -> tuple[str, ...]:
 
 def strings(name: str, values: Iterable[str]) -> tuple[str, ...]:
     """Return an option that is any number of strings, as a tuple; a single string is refused, not split."""
-    listed = tuple(values) if isinstance(values, Iterable) and not isinstance(values, (str, bytes)) else None
-    if listed is None or not all(isinstance(one, str) for one in listed):
+    several = listed(values)
+    if several is None or not all(isinstance(one, str) for one in several):
         raise refused(name, "a sequence of strings, such as ['notes:read']", values)
-    return listed
+    return several
 
 
 def predicates(name: str, value: object) -> tuple[tuple[str, Callable[[Any], bool]], ...]:

@@ -46,8 +46,8 @@ class DPoPMiddleware:
     - `public_paths`: paths that need no credentials: exact ones, or prefixes that end in `/*`, as the
       application's router sees them. An ambiguous path is never public: a path with a dot segment, an empty
       segment, a backslash or an encoded slash; where a root path is set, a path that doesn't start with it or
-      contains it twice; a `raw_path` that is another path; a request target in absolute form. The first
-      request that is refused for this reason causes a warning in the log.
+      contains it twice; a `raw_path` that is another path; a request target in absolute form. Nor is a path
+      of over 8 KiB. The first request that is refused for each of these reasons causes a warning in the log.
     - `required`: False also lets a request without `Authorization` through, as anonymous; bad credentials are
       still refused.
     - `scopes`, `any_of`, `claims`: required of every authenticated request, as in `requires_dpop`.
@@ -77,7 +77,7 @@ class DPoPMiddleware:
     ) -> None:
         self.resource_server = checked_resource_server(resource_server)
         self.app = part("app", app, "an ASGI application", fits=callable(app))
-        resource_server.verification.has_middleware = True
+        resource_server.verification.nonce_delivery.has_middleware = True
         self._listed = public_paths
         self._public_paths = PublicPaths(public_paths)
         self._has_public_paths = bool(self._public_paths)
@@ -85,7 +85,7 @@ class DPoPMiddleware:
         self._requirements = Requirements(scopes=scopes, any_of=any_of, claims=claims)
         self._close_at_expiry = flag("close_at_expiry", close_at_expiry)
         self._has_looked_inside = False
-        self._has_warned_of_refused_path = False
+        self._warned_of: set[str] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
@@ -170,10 +170,11 @@ class DPoPMiddleware:
             known = _to_origin_form(scope, self.resource_server.verification.public_urls)
             return (known or scope["path"] == "*") and not (self._required or has_credentials(scope))
         if self._has_public_paths:
-            if scope in self._public_paths:
+            is_public, reason = self._public_paths.judge(scope)
+            if is_public:
                 return True
-            if not self._has_warned_of_refused_path:
-                self._warn_of_refused_path(scope)
+            if reason is not None and reason not in self._warned_of:
+                self._warn_of_refused_path(reason, scope)
         return not (self._required or has_credentials(scope))
 
     def _look_inside(self) -> None:
@@ -186,17 +187,14 @@ class DPoPMiddleware:
                 "preflights will be refused" if self._required else "no page can read a refusal",
             )
 
-    def _warn_of_refused_path(self, scope: Scope) -> None:
-        reason = self._public_paths.locked_out(scope)
-        if reason is None:
-            return
-        self._has_warned_of_refused_path = True
+    def _warn_of_refused_path(self, reason: str, scope: Scope) -> None:
+        self._warned_of.add(reason)
         LOG.warning(
             "the path %s is listed in public_paths, but still needs credentials: %s (root_path is %s, "
             "raw_path %s). A path that routers could read in two ways is never public: it must start with "
             "the root path and contain it once. Where a proxy strips the prefix, set no root path "
             "(--root-path, FastAPI(root_path=...)) or let the proxy pass the prefix on; where a name repeats "
-            "it, rename one. This is logged once",
+            "it, rename one. Each reason is logged once",
             escaped(scope["path"]),
             reason,
             escaped(scope.get("root_path")),

@@ -11,7 +11,6 @@ from dpop_middleware._configured import configured_verifier, published
 from dpop_middleware._judge import verdicts
 from dpop_middleware._judge.request import RequestVerification
 from dpop_middleware._judge.requirements import NOTHING_REQUIRED, Requirements
-from dpop_middleware._log import warn_of_idle_nonces
 from dpop_middleware._proof.verification import ProofVerification
 from dpop_middleware._request.public_urls import PublicURLs
 from dpop_middleware._request.request import ResourceRequest
@@ -24,7 +23,8 @@ from dpop_middleware.nonces import NonceProvider, check_nonces, nonces_for
 from dpop_middleware.policy import DPoPPolicy, checked_policy
 from dpop_middleware.profiles import Profile
 from dpop_middleware.replay.store import ReplayKeyspace, ReplayStore
-from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier, clock_skew_of
+from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
+from dpop_middleware.tokens.optional_members import clock_skew_of
 
 if TYPE_CHECKING:
     from dpop_middleware import _resource_metadata
@@ -277,9 +277,7 @@ class ResourceServer:
 
         Problems are logged. Raises ConfigurationError for a dependency with nonces and no middleware.
         """
-        self.verification.check_nonces_are_delivered()
-        if self.issues_nonces and all(policy.nonce == "off" for policy in self.verification.policies):
-            warn_of_idle_nonces("ResourceServer")
+        self.verification.nonce_delivery.check(self.verification.proofs.nonces, self.verification.policies)
         await open_parts(self.verification.verifier, self.verification.proofs.store)
 
     async def health(self) -> ServerHealth:

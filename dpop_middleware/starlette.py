@@ -80,8 +80,9 @@ def requires_dpop(
     endpoint, a method or `dispatch` of its class, FastAPI that asks for the value of a dependency (for which
     `DPoPSecurity` is made), an ASGI application of your own, mounted or not, an exception handler. In a
     middleware, or an `AuthenticationBackend`, Starlette answers 500 to it: use `DPoPMiddleware` there. Only
-    the `dispatch` of a `BaseHTTPMiddleware` gets the refusal as a response, which it must return: if it is
-    decorated, or passes `call_next` to a decorated function.
+    two others get the refusal as a response, which they must return instead of going on: the `dispatch` of a
+    `BaseHTTPMiddleware`, if it is decorated, or passes `call_next` to a decorated function; and an ASGI
+    middleware of one route that calls that route's function.
 
     - `scopes`: must all be granted by the token. `any_of`: one of these too; the challenge names the first.
     - `claims`: maps a claim to a synchronous function of its value, which must return True:

@@ -17,7 +17,7 @@ from dpop_middleware.checks import Check
 from dpop_middleware.errors import Scheme
 from dpop_middleware.events import AuthenticationEvent, StoreExchange
 from dpop_middleware.resource_server import ResourceServer
-from dpop_middleware.tokens.access_token import key_ages_of_all
+from dpop_middleware.tokens.optional_members import key_ages_of_all
 
 try:
     from opentelemetry import metrics, trace

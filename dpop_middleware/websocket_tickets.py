@@ -9,7 +9,7 @@ dependency inside find it there, and judge scopes and policies as usual.
 import re
 import secrets as randomness
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from starlette.requests import HTTPConnection
@@ -265,10 +265,10 @@ def _only_one(values: Sequence[str]) -> str | None:
 
 def _checked_origins(origins: object) -> tuple[str, ...]:
     takes = "origins of pages, such as ['https://app.example.com']"
-    listed = tuple(origins) if isinstance(origins, Iterable) and not isinstance(origins, (str, bytes)) else ()
-    if not listed or not all(isinstance(one, str) and _ORIGIN.fullmatch(one) for one in listed):
+    several = options.listed(origins)
+    if not several or not all(isinstance(one, str) and _ORIGIN.fullmatch(one) for one in several):
         raise options.refused("origins", takes, origins)
-    return listed
+    return several
 
 
 def _checked_parameter(name: str | None) -> str | None:

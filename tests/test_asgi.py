@@ -562,6 +562,19 @@ async def test_a_listed_path_that_is_refused_is_warned_of_once(
     assert caplog.records[-1].levelname == "WARNING"
 
 
+async def test_a_stranger_uses_up_the_warning_of_no_other_reason(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = DPoPMiddleware(reached, world.server(), public_paths=["/health", "/static/*"])
+    for path in (f"/api/static/{'a' * 9000}", "/health", "/health"):
+        assert (await call(app, scope_of(path, root_path="/api"))).status == 401
+    found = [line.partition(": ")[2].partition(" (")[0] for line in warnings_logged(caplog)]
+    assert found == [
+        "the path has over 8192 characters",
+        "the path doesn't start with the root path and a slash",
+    ]
+
+
 async def test_the_warning_is_short_and_escaped(world: World, caplog: pytest.LogCaptureFixture) -> None:
     app = DPoPMiddleware(reached, world.server(), public_paths=["/static/*"])
     path = "/static/\u2028\x85\U0001f600" + 5000 * "x"

@@ -1,13 +1,20 @@
 """Messages about options all have one form, and contain the given value."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import pytest
 
 from dpop_middleware import _options as options
+from dpop_middleware._request.public_paths import PublicPaths
+from dpop_middleware._request.public_urls import PublicURLs
+from dpop_middleware._request.secure_url import checked_hosts
+from dpop_middleware.client.form_request import checked_resources
+from dpop_middleware.client.urls import named_urls
 from dpop_middleware.errors import ConfigurationError
+from dpop_middleware.tokens.claims import checked_token_types
 
 
 def test_valid_options_are_returned() -> None:
@@ -110,6 +117,30 @@ def test_one_string_is_no_sequence_of_strings(value: Any) -> None:
     # Of each character it would make a scope of its own.
     with pytest.raises(ConfigurationError, match="scopes takes a sequence of strings, such as"):
         options.strings("scopes", value)
+
+
+KEYS: Any = {"notes:read": "https://api.example.test"}
+URLS: Any = {"https://api.example.test": "/v1"}
+
+
+@pytest.mark.parametrize(
+    ("option", "configure"),
+    [
+        ("scopes", lambda: options.strings("scopes", KEYS)),
+        ("any_of", lambda: options.tokens("any_of", KEYS)),
+        ("audience", lambda: options.names("audience", KEYS)),
+        ("audience", lambda: options.names_or_one("audience", KEYS)),
+        ("resource", lambda: checked_resources(KEYS)),
+        ("origin", lambda: named_urls("origin", KEYS)),
+        ("public_url", lambda: PublicURLs(URLS, insecure_http_hosts=())),
+        ("public_paths", lambda: PublicPaths({"/health": True})),
+        ("insecure_http_hosts", lambda: checked_hosts({"auth": True})),
+        ("token_types", lambda: checked_token_types({"at+jwt": True})),
+    ],
+)
+def test_a_mapping_is_no_sequence_of_its_keys(option: str, configure: Callable[[], object]) -> None:
+    with pytest.raises(ConfigurationError, match=rf"^{option} takes .*, not \{{'"):
+        configure()
 
 
 def test_a_clock_is_a_function() -> None:

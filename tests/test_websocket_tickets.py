@@ -790,7 +790,16 @@ async def test_lifespan_and_unknown_scopes_pass_on() -> None:
 
 def test_wrong_options_are_refused() -> None:
     house = House()
-    for origins in ([], "https://app.example", ["*"], ["null"], ["https://app.example/"], [1], 1):
+    for origins in (
+        [],
+        "https://app.example",
+        ["*"],
+        ["null"],
+        ["https://app.example/"],
+        [1],
+        1,
+        {PAGE: True},
+    ):
         with pytest.raises(ConfigurationError, match="origins takes origins of pages"):
             house.tickets_of(house.api, origins=origins)
     for lifetime in (0, 121, "30", True):

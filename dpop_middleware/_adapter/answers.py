@@ -67,7 +67,8 @@ def error_response(resource_server: ResourceServer, error: DPoPError, scope: Sco
     published = resource_server.published_metadata
     if published is None or not published.several:
         return resource_server.error_response(error)
-    return resource_server.error_response(error, ResourceRequest.from_scope(scope))
+    latest = Connection.of(scope).latest
+    return resource_server.error_response(error, latest or ResourceRequest.from_scope(scope))
 
 
 def exception_headers(response: ErrorResponse) -> MutableHeaders:

@@ -86,13 +86,14 @@ class Connection:
     leave `raw_path` unchanged, and the verdict on one path doesn't hold for another.
     """
 
-    __slots__ = ("_outcomes", "_root_path", "_turns", "held", "middleware", "response_headers")
+    __slots__ = ("_outcomes", "_root_path", "_turns", "held", "latest", "middleware", "response_headers")
 
     def __init__(self) -> None:
         self._outcomes: dict[_Judged, _Remembered] = {}
         self._turns: dict[_Judged, asyncio.Event | None] = {}
         self._root_path: str | None = None
         self.held: HeldAcceptances | None = None
+        self.latest: ResourceRequest | None = None
         self.middleware: list[ResourceServer] = []
         self.response_headers: Headers = ()
 
@@ -131,9 +132,10 @@ class Connection:
         request = ResourceRequest.from_scope(scope)
         if self._root_path is None:
             self._root_path = request.root_path
-        return (
-            request if request.root_path == self._root_path else request._replace(root_path=self._root_path)
-        )
+        if request.root_path != self._root_path:
+            request = request._replace(root_path=self._root_path)
+        self.latest = request
+        return request
 
     def hold(self, reporter: Reporter, evidence: Authentication) -> None:
         """Hold the acceptance back, if an adapter holds acceptances."""

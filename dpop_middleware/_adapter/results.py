@@ -30,8 +30,9 @@ _Original = TypeVar("_Original")
 GUARD = "_dpop_dispatch"
 """Names the `dispatch` that a class has because it is decorated: it calls the next one."""
 
+_MIDDLEWARE = BaseHTTPMiddleware.__module__
 # Inside a middleware `receive` and `send` are functions of the same module.
-_CALL_NEXT = BaseHTTPMiddleware.__module__, "call_next"
+_CALL_NEXT = _MIDDLEWARE, "call_next"
 
 
 def makes_the_response(function: Callable[..., Any], args: tuple[Any, ...], scope: Scope) -> bool:
@@ -39,10 +40,12 @@ def makes_the_response(function: Callable[..., Any], args: tuple[Any, ...], scop
 
     It is if the router itself calls `function`, and if `function` is the `dispatch` of a middleware, or is
     called by one with its arguments. Any other caller may want another value, or none: a decorator around it
-    too.
+    too. What an ASGI middleware of one route does with the function of that route can't be told apart.
     """
     if _is_dispatch(args):
         return True
+    if _is_request_of_a_dispatch(args):
+        return False
     endpoint = scope.get("endpoint")
     if isinstance(endpoint, type):
         endpoint = _request_method(endpoint, args, scope)
@@ -53,6 +56,11 @@ def _is_dispatch(args: Iterable[Any]) -> bool:
     """Whether a BaseHTTPMiddleware has passed the function by which its `dispatch` goes on."""
     functions = filter(inspect.isfunction, args)
     return any((function.__module__, function.__name__) == _CALL_NEXT for function in functions)
+
+
+def _is_request_of_a_dispatch(args: Iterable[Any]) -> bool:
+    """Whether one is the request that a BaseHTTPMiddleware has made: the router makes another one."""
+    return any(type(arg).__module__ == _MIDDLEWARE for arg in args)
 
 
 def _request_method(endpoint: type, args: tuple[Any, ...], scope: Scope) -> Any:

@@ -45,6 +45,8 @@ _MARKER: Final = "dpop.ticket"
 _PREFIX: Final = f"{_MARKER}."
 _PROTOCOLS: Final = b"sec-websocket-protocol"
 _MOST_IN_QUERY: Final = 16
+# No page offers half as many: what comes after them is not looked at.
+_MOST_PROTOCOLS: Final = 64
 
 
 class Ticket(NamedTuple):
@@ -161,16 +163,17 @@ class Carried(NamedTuple):
 def take_tickets(scope: Scope, parameter: str | None) -> Carried:
     """Remove possible tickets from `scope`: subprotocols, and values of the query's `parameter`."""
     in_query = () if parameter is None else _take_from_query(scope, parameter)
-    offered = [str(one) for one in scope.get("subprotocols") or ()] if scope["type"] == "websocket" else []
+    protocols = scope.get("subprotocols") or () if scope["type"] == "websocket" else ()
+    offered = [str(one) for one in islice(protocols, _MOST_PROTOCOLS)]
     as_protocols = tuple(one.removeprefix(_PREFIX) for one in offered if one.startswith(_PREFIX))
     if not as_protocols:
         return Carried(in_query, marked=False)
     left = [one for one in offered if not one.startswith(_PREFIX) and one != _MARKER]
     scope["subprotocols"] = left
-    others = [field for field in scope["headers"] if field[0].lower() != _PROTOCOLS]
+    others = [(name, value) for name, value in scope["headers"] if name.lower() != _PROTOCOLS]
     # Daphne decodes percent signs: the offered names may have any character.
-    protocols = ", ".join(left).encode("latin-1", "replace")
-    scope["headers"] = [*others, (_PROTOCOLS, protocols)] if left else others
+    field = _PROTOCOLS, ", ".join(left).encode("latin-1", "replace")
+    scope["headers"] = [*others, field] if left else others
     return Carried((*in_query, *as_protocols), marked=_MARKER in offered)
 
 

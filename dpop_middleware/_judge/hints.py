@@ -11,24 +11,13 @@ from dpop_middleware.checks import Check, Reason
 from dpop_middleware.errors import DPoPError, InvalidDPoPProof, InvalidToken, UseDPoPNonce
 from dpop_middleware.jose.compact import media_type
 from dpop_middleware.policy import POST_QUANTUM_ALGORITHMS, SUPPORTED_ALGORITHMS
+from dpop_middleware.tokens.spelling import difference
 
 __all__ = ["hint_of"]
 
 # In seconds the year 5138, in milliseconds 1973.
 _FAR_AWAY = 100_000_000_000
 
-_OF_SPELLING: Mapping[Check | None, tuple[str, str]] = MappingProxyType(
-    {
-        Check.TOKEN_ISS: (
-            "only a trailing slash differs: name the issuer as it names itself",
-            "only upper and lower case differ: name the issuer as it names itself",
-        ),
-        Check.TOKEN_AUD: (
-            "only a trailing slash differs: set audience to what the token says",
-            "only upper and lower case differ: set audience to what the token says",
-        ),
-    }
-)
 _QUOTED = re.compile(r"""(['"])(.*?)\1""")
 
 _OF_ANY_PROOF: Mapping[Check, str] = MappingProxyType(
@@ -70,8 +59,10 @@ def _of_path(ours: str, theirs: str) -> str | None:
         return "only percent-encoding differs: sign the path as it is sent, %40 and @ are two paths"
     if decoded == ours.encode() or our_decoded == theirs.encode():
         return "one of the paths is percent-encoded twice: sign the path as it is sent"
-    if decoded.lower() == our_decoded.lower():
+    if theirs.lower() == ours.lower():
         return "only upper and lower case differ, and they are two paths: sign the path as it is sent"
+    if decoded.lower() == our_decoded.lower():
+        return "upper and lower case and percent-encoding differ: sign the path as it is sent"
     return None
 
 
@@ -159,12 +150,13 @@ def _of_token_time(now: object, actual: object) -> str | None:
 def _of_spelling(error: DPoPError) -> str | None:
     """The difference between a name that is expected and one that is quoted in what was found."""
     expected = error.expected if isinstance(error.expected, (list, tuple)) else (error.expected,)
-    ours = {str(name).rstrip("/") for name in expected}
-    theirs = {name.rstrip("/") for _, name in _QUOTED.findall(str(error.actual))}
-    slash, case = _OF_SPELLING[error.check]
-    if not ours.isdisjoint(theirs):
-        return slash
-    return None if {name.lower() for name in ours}.isdisjoint(name.lower() for name in theirs) else case
+    found = (name for _, name in _QUOTED.findall(str(error.actual)))
+    differs = difference(map(str, expected), found)
+    if differs is None:
+        return None
+    if error.check is Check.TOKEN_ISS:
+        return f"{differs}: name the issuer as it names itself"
+    return f"{differs}: set audience to what the token says"
 
 
 def _of_token(error: DPoPError) -> str | None:
@@ -179,7 +171,7 @@ def _of_token(error: DPoPError) -> str | None:
         return PROOF_AS_TOKEN
     if check is Check.TOKEN_ALG and str(error.actual).strip("'\"").startswith("HS"):
         return "a token that only its issuer can verify: a refresh token? or have it sign with a private key"
-    if check in _OF_SPELLING and (spelled := _of_spelling(error)) is not None:
+    if check in (Check.TOKEN_ISS, Check.TOKEN_AUD) and (spelled := _of_spelling(error)) is not None:
         return spelled
     if check is Check.BINDING and error.scheme == "DPoP" and error.actual is None:
         return "did the token request carry a DPoP proof, and does the issuer support DPoP?"
@@ -196,7 +188,9 @@ def hint_of(error: DPoPError, request: ResourceRequest | None = None) -> str | N
     if error.reason is Reason.TOO_MANY:
         return "a flood? or clients with one mistake: see the refusals before this one"
     if error.check is Check.HTU and isinstance(error.actual, str):
-        return _of_htu(error.expected, error.actual) if isinstance(error.expected, str) else _STRIPPED
+        if isinstance(error.expected, str):
+            return _of_htu(error.expected, error.actual)
+        return None if error.expected is None else _STRIPPED
     if error.check is Check.IAT:
         return _of_iat(error.expected, error.actual)
     if error.check is Check.CLAIMS and error.expected is not None:

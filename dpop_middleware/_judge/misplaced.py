@@ -58,7 +58,7 @@ def _word(text: str) -> str:
 
 
 def _is_proof(text: str) -> bool:
-    return b"dpop+jwt" in _glance(text)[0]
+    return b"dpop+jwt" in _decoded(text[:_HEADER].partition(".")[0], _HEADER).lower()
 
 
 def _is_access_token(text: str) -> bool:

@@ -23,14 +23,10 @@ from dpop_middleware.checks import Check, Reason
 from dpop_middleware.errors import InvalidDPoPProof, InvalidToken, Refusal, Unavailable
 from dpop_middleware.jose.algorithms import ALGORITHMS
 from dpop_middleware.policy import DPoPPolicy
-from dpop_middleware.tokens.access_token import (
-    AccessToken,
-    asks_another_server,
-    may_ask_another_server,
-    token_hash,
-)
+from dpop_middleware.tokens.access_token import AccessToken, token_hash
 from dpop_middleware.tokens.admission import Bucket, Tendency, UnavailableAnswers
 from dpop_middleware.tokens.cache import MAX_CACHED_BYTES, MAX_CACHED_TOKENS, BoundedCache
+from dpop_middleware.tokens.optional_members import asks_another_server, may_ask_another_server
 
 __all__ = ["ProofFirst", "proof_first"]
 
@@ -212,7 +208,7 @@ def _keys_of_tokens() -> BoundedCache[str | None, str]:
 def proof_first(verifier: object) -> ProofFirst | None:
     """Return what judges proofs before the tokens of `verifier`, None if it never asks another server.
 
-    Raises ConfigurationError for a `remote` that is neither True nor False.
+    Raises ConfigurationError for a `remote` or an `is_remote` that can't be believed.
     """
     if not may_ask_another_server(verifier):
         return None

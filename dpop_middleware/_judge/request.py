@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple, cast
 
+from dpop_middleware._judge.nonce_delivery import NonceDelivery
 from dpop_middleware._judge.remote import proof_first
 from dpop_middleware._judge.requirements import (
     Requirements,
@@ -39,7 +40,6 @@ from dpop_middleware._runtime import is_cancellation
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import DPoPError, InvalidToken, Unavailable
 from dpop_middleware.jose.compact import CompactJWS
-from dpop_middleware.nonces import undelivered_nonces
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.tokens.access_token import (
     LONGEST_CLOCK_SKEW,
@@ -89,16 +89,10 @@ class RequestVerification:
         self.clock = clock
         self.policies = policies
         self._gateway: RequestVerification | None = None
-        # Whether something that can't put a nonce on each response needs a middleware; whether there is one.
-        self.needs_middleware = self.has_middleware = False
+        self.nonce_delivery = NonceDelivery()
         # If a token may get a later expiry each time it is asked about, an entry can't expire with it.
         self._expiry_is_final = _promises_final_expiry(verifier)
         self.proof_first = proof_first(verifier)
-
-    def check_nonces_are_delivered(self) -> None:
-        """Raise ConfigurationError where nothing would put a nonce on the responses."""
-        if self.needs_middleware and not self.has_middleware:
-            raise undelivered_nonces()
 
     def add(self, policy: DPoPPolicy) -> None:
         """Remember proofs for `policy` too from now on."""

@@ -14,12 +14,15 @@ __all__ = [
     "has_dot_segment",
     "is_normal",
     "is_plain",
+    "quoted",
     "without_dot_segments",
 ]
 
 _MAX_PATH: Final = 4 * 1024
 # How many octets of a path may be, or must be, percent-encoded: each is handled separately.
 _MAX_REWRITTEN: Final = 256
+# Of a path that the server has decoded, each such part is encoded separately.
+_MAX_QUOTED_PARTS: Final = 128
 # Removing dot segments is a loop over the segments.
 _MAX_DOTTED: Final = 256
 
@@ -40,6 +43,7 @@ def _only(octets: bytes) -> bytes:
 _ONLY_KEPT: Final = _only(_KEPT)
 _ONLY_KEPT_AND_PERCENT: Final = _only(_KEPT_AND_PERCENT)
 
+_TO_QUOTE: Final = re.compile(b"[^%s]+" % re.escape(_KEPT))
 # The octets that a path can't have, and their percent-encoded form.
 _NOT_IN_A_PATH: Final = re.compile(f"[^{re.escape(_KEPT_AND_PERCENT.decode())}]")
 _ENCODED: Final = {chr(octet): f"%{octet:02X}" for octet in range(256)}
@@ -93,6 +97,23 @@ def encoded(path: str) -> str:
         )
     except KeyError as error:
         raise URIError("the percent-encoding is malformed") from error
+
+
+def quoted(path: str) -> str:
+    """Return a decoded path as clients send it (RFC 3986 section 2.1); the cost depends on the length alone.
+
+    One that is refused, whatever it contains, is returned in another form: a path of over 4 KiB, and one with
+    over 128 parts that must be encoded.
+    """
+    octets = path[: _MAX_PATH + 1].encode("utf-8", "surrogatepass")[: _MAX_PATH + 1]
+    encoded_parts, parts = _TO_QUOTE.subn(_percent_encoded, octets, _MAX_QUOTED_PARTS + 1)
+    if parts > _MAX_QUOTED_PARTS:
+        return f"%{octets.hex('%')}"
+    return encoded_parts.decode("ascii")
+
+
+def _percent_encoded(found: re.Match[bytes]) -> bytes:
+    return f"%{found[0].hex('%').upper()}".encode("ascii")
 
 
 def has_dot_segment(path: str) -> bool:

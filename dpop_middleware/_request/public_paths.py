@@ -3,23 +3,40 @@
 import re
 from binascii import a2b_qp
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote, unquote
 
 from dpop_middleware._options import refused
 from dpop_middleware.errors import ConfigurationError
 
-__all__ = ["PublicPaths"]
+__all__ = ["Judged", "PublicPaths"]
 
-# Parts that a router, a proxy or a file system could read differently from the comparison below: a dot
-# segment, also with parameters (RFC 3986 section 3.3), which some remove first, an empty segment, a
-# backslash, a control character, a percent sign that remains after decoding, half of a surrogate pair.
-_AMBIGUOUS = re.compile(r"(?:/|\A)\.{1,2}(?:[/;]|\Z)|//|[\\%\x00-\x1f\x7f\ud800-\udfff]")
-# The same before decoding: an encoded dot, slash, percent sign or backslash; the start of a fragment, which
-# some cut off.
-_AMBIGUOUS_RAW = re.compile(rb"(?:/|\A)\.{1,2}(?:/|\Z)|//|[\\#]|%2e|%2f|%25|%5c", re.IGNORECASE)
+# RFC 9110 section 4.1 asks for 8,000 octets. The cost of a longer path would grow with it.
+_LONGEST: Final = 8 * 1024
+# Dot segments, also with parameters (RFC 3986 section 3.3), which some remove first.
+_SEGMENTS: Final = (b"/./", b"/../", b"/.;", b"/..;")
+_LAST_SEGMENTS: Final = (b"/.", b"/..")
+# With a table all octets are looked at together: a backslash, a control character, and a percent sign that
+# remains after decoding become a slash.
+_UNAMBIGUOUS: Final = bytes(
+    ord("/") if octet < ord(" ") or octet in b"\\%\x7f" else octet for octet in range(256)
+)
+# Quoted-printable is percent-encoding with another sign, which is kept by a control character meanwhile.
+_TO_QUOTED_PRINTABLE: Final = bytes.maketrans(b"%=", b"=\1")
+_FROM_QUOTED_PRINTABLE: Final = bytes.maketrans(b"\1", b"=")
+
 # A root path that looks the same decoded and percent-encoded, and that every router removes in the same way.
 _PLAIN_ROOT_PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9\-._~!$&'()*+,;=:@]+)+")
+
+
+class Judged(NamedTuple):
+    """Whether a path is public; and why a listed one isn't, None where only an attacker would send it."""
+
+    is_public: bool
+    reason: str | None
+
+
+_NOT_PUBLIC: Final = Judged(is_public=False, reason=None)
 
 
 def _checked(path: object) -> str:
@@ -30,7 +47,7 @@ def _checked(path: object) -> str:
             "public_paths=['/*'] would leave nothing protected: leave the middleware out"
         )
     literal = path[:-1] if path.endswith("/*") else path
-    if any(character in literal for character in "*?#") or _AMBIGUOUS.search(literal):
+    if any(character in literal for character in "*?#") or _has_two_readings(literal):
         raise refused("public_paths", "decoded paths and prefixes that end in '/*'", path)
     return path
 
@@ -45,7 +62,7 @@ class PublicPaths:
     """
 
     def __init__(self, paths: Collection[str], *, inner_root_paths: Collection[tuple[str, str]] = ()) -> None:
-        if isinstance(paths, str) or not isinstance(paths, Collection):
+        if isinstance(paths, (str, Mapping)) or not isinstance(paths, Collection):
             raise refused("public_paths", "a sequence of paths, such as ['/health']", paths)
         checked = [_checked(path) for path in paths]
         self._exact = frozenset(path for path in checked if not path.endswith("/*"))
@@ -60,14 +77,7 @@ class PublicPaths:
 
     def __contains__(self, scope: Mapping[str, Any]) -> bool:
         """Whether the path of this ASGI scope is public, with any kind of routing."""
-        root_path: str = scope.get("root_path") or ""
-        path: str = scope["path"]
-        return (
-            self.covers(path[len(root_path) :])
-            and not _is_ambiguous(scope)
-            and self._doubt(scope, root_path) is None
-            and self._is_spelled_plainly(scope, root_path)
-        )
+        return self.judge(scope).is_public
 
     def covers(self, path: str) -> bool:
         """Whether this path, decoded and below any root path, is listed, exactly or by a prefix."""
@@ -77,27 +87,43 @@ class PublicPaths:
         """Whether every path that begins with this one is listed, by a prefix."""
         return path.startswith(self._prefixes)
 
-    def locked_out(self, scope: Mapping[str, Any]) -> str | None:
-        """Return why a request for a listed path isn't public, if the configuration is the cause."""
-        root_path: str = scope.get("root_path") or ""
-        if not any(map(self.covers, _readings(scope["path"], root_path))):
-            return None
-        doubt = self._doubt(scope, root_path)
-        return None if doubt is None or (_is_plain(root_path) and _is_ambiguous(scope)) else doubt
+    def judge(self, scope: Mapping[str, Any]) -> Judged:
+        """Return whether the path of this ASGI scope is public, and why not if it is listed.
 
-    def _is_spelled_plainly(self, scope: Mapping[str, Any], root_path: str) -> bool:
-        """Whether `raw_path` also has the listed spelling: some routers compare paths undecoded."""
+        A path is looked at once, whatever is found: anybody can send it.
+        """
+        path, root_path = scope["path"], scope.get("root_path") or ""
+        if len(root_path) > _LONGEST:  # some servers let clients choose it
+            return _NOT_PUBLIC
+        if not any(map(self.covers, _readings(path, root_path))):
+            return _NOT_PUBLIC
         raw_path = scope.get("raw_path")
-        if raw_path is None:
+        raw = None if raw_path is None else raw_path.partition(b"?")[0]
+        if max(len(path), len(raw or b"")) > _LONGEST:
+            return Judged(is_public=False, reason=f"the path has over {_LONGEST} characters")
+        is_plain = _is_plain(root_path)
+        if is_plain and _has_two_readings(path):
+            return _NOT_PUBLIC
+        decoded = path if raw is None else _decoded(raw)
+        if is_plain and raw is not None and _is_ambiguous(raw, decoded, path):
+            return _NOT_PUBLIC
+        doubt = self._doubt(path, decoded, root_path)
+        if doubt is None and not self.covers(path[len(root_path) :]):
+            doubt = "it is listed with the root path, and public_paths takes paths without it"
+        elif doubt is None and not self._is_spelled_plainly(raw, root_path):
+            doubt = "the client percent-encodes it in another way than RFC 3986 asks for"
+        return Judged(is_public=doubt is None, reason=doubt)
+
+    def _is_spelled_plainly(self, raw: bytes | None, root_path: str) -> bool:
+        """Whether the path as it was sent has the listed spelling: some routers compare paths undecoded."""
+        if raw is None:
             return True
-        path, _, _ = raw_path.partition(b"?")
-        below = path.removeprefix(root_path.encode())
-        if root_path and below == path:
+        below = raw.removeprefix(root_path.encode())
+        if root_path and below == raw:
             return False
         return below in self._exact_raw or below.startswith(self._prefixes_raw)
 
-    def _doubt(self, scope: Mapping[str, Any], root_path: str) -> str | None:
-        path: str = scope["path"]
+    def _doubt(self, path: str, decoded: str | None, root_path: str) -> str | None:
         if root_path:
             if not _is_plain(root_path):
                 return "a root path must be ASCII without percent signs, start with a slash, not end with one"
@@ -105,8 +131,7 @@ class PublicPaths:
                 return "the path doesn't start with the root path and a slash"
             if path.casefold().find(root_path.casefold(), 1) != -1:
                 return "the path contains the root path twice"
-        raw_path = scope.get("raw_path")
-        if raw_path is not None and _decoded(raw_path) not in (None, path):
+        if decoded not in (None, path):
             return "path and raw_path are two paths"
         for mount, inner in self._inner_root_paths:
             if inner in (root_path, root_path + mount) or not path.startswith(root_path + mount):
@@ -120,15 +145,13 @@ def _is_plain(root_path: str) -> bool:
     return not root_path or _PLAIN_ROOT_PATH.fullmatch(root_path) is not None
 
 
-def _decoded(raw_path: bytes) -> str | None:
-    """Return the path as servers decode it, None if it is not text; at C speed for every path."""
-    path, _, _ = raw_path.partition(b"?")
+def _decoded(path: bytes) -> str | None:
+    """Return a raw path as servers decode it, None if it is not text; at C speed for every path."""
     if b"\r" in path or b"\n" in path:
         return None
     if b"%" in path:
-        # Quoted-printable is percent-encoding with another sign. A malformed sequence keeps its sign; a
-        # server's path keeps its percent sign, and is ambiguous.
-        path = a2b_qp(path.replace(b"=", b"%3D").replace(b"%", b"="))
+        # A malformed sequence keeps its sign; a server's path keeps its percent sign, and is ambiguous.
+        path = a2b_qp(path.translate(_TO_QUOTED_PRINTABLE)).translate(_FROM_QUOTED_PRINTABLE)
     try:
         return path.decode()
     except UnicodeDecodeError:
@@ -140,20 +163,32 @@ def _spellings(path: str) -> tuple[bytes, bytes]:
     return quote(path, safe="/!$&'()*+,;=:@").encode(), path.encode()
 
 
-def _is_ambiguous(scope: Mapping[str, Any]) -> bool:
-    """Whether the client sent a path that can be read in two ways."""
-    if _AMBIGUOUS.search(scope["path"]):
+def _is_ambiguous(raw: bytes, decoded: str | None, path: str) -> bool:
+    """Whether the client sent a path that can be read in two ways, although `path` can't."""
+    if decoded is None or b"#" in raw:  # the start of a fragment, which some cut off
         return True
-    raw_path = scope.get("raw_path")
-    if raw_path is None:
-        return False
-    path, _, _ = raw_path.partition(b"?")
-    return _AMBIGUOUS_RAW.search(path) is not None or _decoded(path) is None
+    # An encoded dot or slash; a percent sign or a backslash is there after decoding too.
+    if raw.count(b".") != decoded.count(".") or raw.count(b"/") != decoded.count("/"):
+        return True
+    return decoded != path and _has_two_readings(decoded)
+
+
+def _has_two_readings(path: str) -> bool:
+    """Whether a router, a proxy or a file system could read a decoded path differently from `covers`."""
+    try:
+        octets = path.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return True
+    if octets.translate(_UNAMBIGUOUS) != octets or b"//" in octets:
+        return True
+    return b"/." in octets and (
+        any(segment in octets for segment in _SEGMENTS) or octets.endswith(_LAST_SEGMENTS)
+    )
 
 
 def _readings(path: str, root_path: str) -> Iterator[str]:
     yield path
-    yield path.removeprefix(root_path.rstrip("/"))
-    yield path.removeprefix(unquote(root_path))
     if root_path:
+        yield path.removeprefix(root_path.rstrip("/"))
+        yield path.removeprefix(unquote(root_path))
         yield "/" + path.split(root_path, maxsplit=1)[-1].lstrip("/")

@@ -1,9 +1,9 @@
 """The target URI of a request, from the configuration (RFC 9449 section 4.3, RFC 9110 section 7.1)."""
 
 import copy
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 
-from dpop_middleware._options import refused
+from dpop_middleware._options import listed, refused
 from dpop_middleware._request.paths import check_request_path, is_plain
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware._request.secure_url import checked_url
@@ -34,10 +34,10 @@ class PublicURLs:
     """
 
     def __init__(self, urls: str | Sequence[str], *, insecure_http_hosts: Collection[str]) -> None:
-        if isinstance(urls, bytes) or not isinstance(urls, Iterable):
+        several = (urls,) if isinstance(urls, str) else listed(urls)
+        if several is None:
             raise refused("public_url", "a URL or a sequence of URLs", urls)
-        listed = (urls,) if isinstance(urls, str) else tuple(urls)
-        bases = [checked_url("public_url", url, insecure_http_hosts=insecure_http_hosts) for url in listed]
+        bases = [checked_url("public_url", url, insecure_http_hosts=insecure_http_hosts) for url in several]
         if not bases:
             raise refused("public_url", "at least one URL, by which clients call the API", urls)
         hosts: dict[str, list[BaseURL]] = {}
@@ -51,7 +51,7 @@ class PublicURLs:
             if base in others:
                 raise ConfigurationError(f"public_url names {base.origin}{base.path} twice")
             others.append(base)
-        self._hosts = {name: tuple(listed) for name, listed in hosts.items()}
+        self._hosts = {name: tuple(prefixes) for name, prefixes in hosts.items()}
         self._of_every_host = tuple(hosts[bases[0].authority]) if len(hosts) == 1 else None
 
     def as_sent(self) -> "PublicURLs":

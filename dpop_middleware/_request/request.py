@@ -5,8 +5,8 @@ Counts and sizes are judged here, before anything is decoded (RFC 9449 sections 
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
+from dpop_middleware._request.paths import quoted
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import (
     InvalidDPoPProof,
@@ -35,6 +35,8 @@ MAX_PROOF_SIZE = 8 * 1024
 _MAX_POST_QUANTUM_PROOF_SIZE = 16 * 1024
 # No browser, proxy or library sends half as many header fields.
 MAX_FIELDS = 256
+# With two fields of one name a request is refused already, or no host selected.
+_MOST_ALIKE = 16
 
 _OPTIONAL_WHITESPACE = " \t"
 _SPACE = 0x20
@@ -46,9 +48,6 @@ _TOKEN68 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+
 _ONLY_TOKEN68 = bytes(octet if octet in _TOKEN68 else _TOKEN68[0] for octet in range(256))
 _LONGEST_SCHEME = len("bearer")
 _SCHEMES: Mapping[str, Scheme] = {"dpop": "DPoP", "bearer": "Bearer"}
-# A longer path is refused, whatever follows.
-_MAX_QUOTED = 4 * 1024 + 1
-_UNRESERVED_IN_PATH = "/!$&'()*+,;=:@"
 
 
 class ResourceRequest(NamedTuple):
@@ -56,7 +55,7 @@ class ResourceRequest(NamedTuple):
 
     - `method`: the HTTP method; GET for a WebSocket handshake.
     - `raw_path`: the path as sent, still percent-encoded, without the query.
-    - `hosts`, `authorization`, `dpop`: the values of every such header field, in order.
+    - `hosts`, `authorization`, `dpop`: the values of such header fields, in order; of each the first 16.
     - `root_path`: the path, decoded, at which the server mounts the application.
     - `fields`: how many header fields there were; if there are more than 256, none is read.
     """
@@ -80,9 +79,7 @@ class ResourceRequest(NamedTuple):
         raw_path = scope.get("raw_path")
         return cls(
             scope["method"] if scope["type"] == "http" else "GET",
-            quote(scope["path"][:_MAX_QUOTED], safe=_UNRESERVED_IN_PATH, errors="surrogatepass")
-            if raw_path is None
-            else raw_path.partition(b"?")[0].decode("latin-1"),
+            quoted(scope["path"]) if raw_path is None else raw_path.partition(b"?")[0].decode("latin-1"),
             hosts,
             authorization,
             dpop,
@@ -94,7 +91,7 @@ class ResourceRequest(NamedTuple):
 def _values(
     fields: Iterable[tuple[bytes, bytes]],
 ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """Return the values of every `Host`, `Authorization` and `DPoP` field, in order."""
+    """Return the values of the `Host`, `Authorization` and `DPoP` fields, in order."""
     hosts: tuple[str, ...] = ()
     authorization: tuple[str, ...] = ()
     dpop: tuple[str, ...] = ()
@@ -102,11 +99,11 @@ def _values(
         if len(name) in _LENGTHS:
             lowered = name.lower()
             if lowered == b"dpop":
-                dpop += (_text(value),)
+                dpop += (_text(value),) if len(dpop) < _MOST_ALIKE else ()
             elif lowered == b"authorization":
-                authorization += (_text(value),)
+                authorization += (_text(value),) if len(authorization) < _MOST_ALIKE else ()
             elif lowered == b"host":
-                hosts += (_text(value),)
+                hosts += (_text(value),) if len(hosts) < _MOST_ALIKE else ()
     return hosts, authorization, dpop
 
 

@@ -6,7 +6,7 @@ clear (RFC 8414 section 6.2, RFC 9728 section 7.1).
 
 import ipaddress
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from dpop_middleware._options import refused
 from dpop_middleware._request.uri import BaseURL, URIError, parse_base_url
@@ -53,7 +53,7 @@ def checked_hosts(hosts: object) -> frozenset[str]:
 
     Raises ConfigurationError for anything but a collection of host names (no scheme, no port).
     """
-    if isinstance(hosts, str) or not isinstance(hosts, Collection):
+    if isinstance(hosts, (str, Mapping)) or not isinstance(hosts, Collection):
         raise refused("insecure_http_hosts", "a sequence of host names, such as ('auth',)", hosts)
     return frozenset(_host(host) for host in hosts)
 

@@ -82,10 +82,10 @@ def named_urls(name: str, value: object) -> tuple[str, ...]:
     """Return an option that is None, a URL or several, as a tuple; the URLs themselves aren't checked."""
     if value is None or isinstance(value, str):
         return () if value is None else (value,)
-    listed = tuple(value) if isinstance(value, Iterable) and not isinstance(value, bytes) else ()
-    if not listed or not all(isinstance(url, str) and url for url in listed):
+    several = _options.listed(value)
+    if not several or not all(isinstance(url, str) and url for url in several):
         raise _options.refused(name, "a URL, or several", value)
-    return listed
+    return several
 
 
 class OwnOrigins:

@@ -1,7 +1,7 @@
 """The application that the conformance suite tests, started and stopped as by a server: for tests only."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
@@ -57,7 +57,7 @@ class Target:
         if self.root_path and not urlsplit(self.url).path.startswith(f"{self.root_path}/"):
             raise refused("root_path", "what the path of the URL begins with", self.root_path)
         # In one name, `in` would find every part of it.
-        if isinstance(self.leave_out, str) or not isinstance(self.leave_out, Collection):
+        if isinstance(self.leave_out, (str, Mapping)) or not isinstance(self.leave_out, Collection):
             raise refused(
                 "leave_out", "a sequence of names of cases, such as ['unbound_token']", self.leave_out
             )

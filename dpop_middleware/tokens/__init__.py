@@ -3,6 +3,7 @@
 From the top down:
 
     access_token.py       the value, what it says beyond its scopes, and the protocol
+    optional_members.py   what a verifier may say of itself besides
     jwt.py                JWTAccessTokenVerifier, for signed JWTs (RFC 9068)
     jwt_or_opaque.py      JWTOrOpaqueVerifier, for an issuer of both kinds
     multi_issuer.py       MultiIssuerVerifier: several issuers, each by its own verifier
@@ -10,6 +11,7 @@ From the top down:
     signed_token.py       the form and the header of a token, and the key that signed it
     claims.py             the claims of a token, parsed and judged
     cache.py              tokens that were verified before, and the rule of eviction
+    spelling.py           how two names differ that are alike, for errors and hints
     issuer_keys.py        the keys that the option `jwks` gives, or their source, by discovery for instance
     remote_key_source.py  keys that are fetched and kept fresh
     admission.py          bounds against made-up tokens: requests that wait, questions, answers 503

@@ -5,12 +5,11 @@ What an issuer wrote in another form is left out: then less is allowed, and no w
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
-from dpop_middleware._options import flag, seconds
 from dpop_middleware.jose import base64url
 
 __all__ = [
@@ -20,12 +19,6 @@ __all__ = [
     "AccessTokenVerifier",
     "Actor",
     "AuthorizationDetail",
-    "asks_another_server",
-    "audiences_of_all",
-    "checked_clock_skew",
-    "clock_skew_of",
-    "key_ages_of_all",
-    "may_ask_another_server",
     "shown",
     "token_hash",
 ]
@@ -260,40 +253,3 @@ class AccessTokenVerifier(Protocol):
         be known now.
         """
         ...
-
-
-def checked_clock_skew(option: str, value: object) -> float:
-    """Return the seconds that an option for a clock skew gives, or raise ConfigurationError."""
-    return seconds(option, value, minimum=0, maximum=LONGEST_CLOCK_SKEW)
-
-
-def clock_skew_of(verifier: object) -> float:
-    """Return for how many seconds `verifier` accepts a token after its expiry: its `clock_skew`.
-
-    Without one, the default is returned. Raises ConfigurationError for a value that isn't 0 to 300 seconds.
-    """
-    return checked_clock_skew("the verifier's clock_skew", getattr(verifier, "clock_skew", TOKEN_CLOCK_SKEW))
-
-
-def asks_another_server(verifier: object, token: str) -> bool:
-    """Return whether `verifier` asks another server about `token`: by its `is_remote`, or its `remote`."""
-    ask = getattr(verifier, "is_remote", None)
-    return bool(getattr(verifier, "remote", False)) if ask is None else ask(token) is not False
-
-
-def may_ask_another_server(verifier: object) -> bool:
-    """Return whether `verifier` asks one about any token; raises ConfigurationError for a bad `remote`."""
-    remote = flag("the verifier's remote", getattr(verifier, "remote", False))
-    return remote or getattr(verifier, "is_remote", None) is not None
-
-
-def audiences_of_all(verifiers: Iterable[object]) -> frozenset[str]:
-    """Return the audiences that all of `verifiers` accept; a verifier without `audiences` accepts none."""
-    known = [frozenset(getattr(verifier, "audiences", ())) for verifier in verifiers]
-    return frozenset.intersection(*known) if known else frozenset()
-
-
-def key_ages_of_all(verifiers: Iterable[object]) -> tuple[tuple[str, float], ...]:
-    """Return issuers, and for how many seconds their keys have been held; by the verifiers that know it."""
-    reports = [getattr(verifier, "key_ages", None) for verifier in verifiers]
-    return tuple(age for report in reports if report is not None for age in report())

@@ -14,8 +14,9 @@ from dpop_middleware.checks import Check
 from dpop_middleware.errors import InvalidToken
 from dpop_middleware.jose import LATEST_TIME, JOSEError, strict_json
 from dpop_middleware.jose.compact import media_type
-from dpop_middleware.tokens.access_token import AccessToken, checked_clock_skew, shown
+from dpop_middleware.tokens.access_token import AccessToken, shown
 from dpop_middleware.tokens.cache import VerifiedToken, read_only_claims
+from dpop_middleware.tokens.optional_members import checked_clock_skew
 
 __all__ = [
     "NEVER_DROPPED",
@@ -83,7 +84,7 @@ def checked_required_claims(claims: object) -> tuple[str, ...]:
 def checked_token_types(types: object) -> tuple[str | None, ...]:
     """Return the media types that the option `token_types` names, or raise ConfigurationError."""
     if (
-        isinstance(types, str)
+        isinstance(types, (str, Mapping))
         or not isinstance(types, Collection)
         or not types
         or not all(name is None or (isinstance(name, str) and name and name.isascii()) for name in types)

@@ -24,6 +24,7 @@ from dpop_middleware.tokens.jwks import (
     parse_key_set,
 )
 from dpop_middleware.tokens.remote_key_source import Lifetimes, RemoteKeySource
+from dpop_middleware.tokens.spelling import difference
 
 __all__ = [
     "Discovery",
@@ -101,13 +102,8 @@ def endpoint_named(
 def _another_issuer(named: object, issuer: str) -> str:
     # The advice comes first: a line of the log may be cut after it.
     sentence = f"the metadata is another issuer's: it says {shown(named)}, not the configured {shown(issuer)}"
-    if not isinstance(named, str):
-        return sentence
-    if named.rstrip("/") == issuer.rstrip("/"):
-        return f"only a trailing slash differs, so set issuer={shown(named)}: {sentence}"
-    if named.rstrip("/").lower() == issuer.rstrip("/").lower():
-        return f"only upper and lower case differ, so set issuer={shown(named)}: {sentence}"
-    return sentence
+    differs = difference((issuer,), (named,)) if isinstance(named, str) else None
+    return sentence if differs is None else f"{differs}, so set issuer={shown(named)}: {sentence}"
 
 
 class Discovery:

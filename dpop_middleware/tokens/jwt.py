@@ -15,12 +15,7 @@ from dpop_middleware.checks import Check
 from dpop_middleware.errors import InvalidToken
 from dpop_middleware.health import IssuerKeysHealth
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS, checked_algorithms
-from dpop_middleware.tokens.access_token import (
-    TOKEN_CLOCK_SKEW,
-    AccessToken,
-    shown,
-    token_hash,
-)
+from dpop_middleware.tokens.access_token import TOKEN_CLOCK_SKEW, AccessToken, shown, token_hash
 from dpop_middleware.tokens.cache import MAX_CACHED_BYTES, MAX_CACHED_TOKENS, TokenCache
 from dpop_middleware.tokens.claims import (
     checked_required_claims,

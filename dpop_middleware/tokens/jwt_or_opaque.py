@@ -5,15 +5,15 @@ from dataclasses import dataclass, replace
 from dpop_middleware._options import part, provides
 from dpop_middleware._runtime import aclose_parts, open_parts
 from dpop_middleware.health import PartHealth, health_of_each
-from dpop_middleware.tokens.access_token import (
-    AccessToken,
-    AccessTokenVerifier,
+from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
+from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
+from dpop_middleware.tokens.optional_members import (
     asks_another_server,
     audiences_of_all,
     clock_skew_of,
     key_ages_of_all,
+    may_ask_another_server,
 )
-from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
 from dpop_middleware.tokens.signed_token import has_three_segments
 
 __all__ = ["BothHealth", "JWTOrOpaqueVerifier"]
@@ -41,9 +41,6 @@ class JWTOrOpaqueVerifier:
     ConfigurationError.
     """
 
-    remote = True
-    """True for opaque tokens; `is_remote` says it of one token."""
-
     def __init__(self, *, jwt: AccessTokenVerifier, opaque: AccessTokenVerifier) -> None:
         self._jwt = part("jwt", jwt, "an AccessTokenVerifier", fits=provides(jwt, "verify"))
         self._opaque = part("opaque", opaque, "an AccessTokenVerifier", fits=provides(opaque, "verify"))
@@ -51,6 +48,8 @@ class JWTOrOpaqueVerifier:
         if self._names_issuer and isinstance(jwt, JWTAccessTokenVerifier):
             self._jwt = jwt.among_several()
         self._clock_skew = min(clock_skew_of(jwt), clock_skew_of(opaque))
+        # `is_remote` says it of one token.
+        self.remote = bool([one for one in (jwt, opaque) if may_ask_another_server(one)])
 
     @property
     def issuers(self) -> tuple[str, ...]:

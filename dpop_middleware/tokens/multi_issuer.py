@@ -20,25 +20,24 @@ from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, InvalidToken
 from dpop_middleware.health import PartHealth, health_of_each
 from dpop_middleware.jose import JOSEError, base64url, compact
-from dpop_middleware.tokens.access_token import (
-    TOKEN_CLOCK_SKEW,
-    AccessToken,
-    AccessTokenVerifier,
+from dpop_middleware.tokens.access_token import TOKEN_CLOCK_SKEW, AccessToken, AccessTokenVerifier
+from dpop_middleware.tokens.claims import another_issuer
+from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
+from dpop_middleware.tokens.optional_members import (
     asks_another_server,
     audiences_of_all,
     clock_skew_of,
     key_ages_of_all,
     may_ask_another_server,
 )
-from dpop_middleware.tokens.claims import another_issuer
-from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
 from dpop_middleware.tokens.resolved_issuers import IssuerResolver, Limits, ResolvedIssuers
 from dpop_middleware.tokens.signed_token import not_a_jwt
 
 __all__ = ["IssuersHealth", "MultiIssuerVerifier", "unverified_issuer"]
 
 # Within a JSON string each quote has a backslash before it, so this finds only members, at any depth.
-_ISS: Final = re.compile(rb'"iss"\s*:\s*("[^"\\]*(?:\\.[^"\\]*)*")')
+# A name has at most 512 characters, each of which may be escaped: a longer one isn't read to its end.
+_ISS: Final = re.compile(rb'"iss"\s*:\s*("[^"\\]{0,512}+(?:\\.[^"\\]{0,517}+){0,128}+")')
 # Possessive, and a string without an end is taken to the end of the payload: no octet is read twice.
 _STRING: Final = re.compile(rb'(?s)"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)')
 _URL: Final = re.compile(r"[\x21-\x7e]{1,512}")
@@ -117,7 +116,8 @@ class MultiIssuerVerifier:
             type(one) in (MultiIssuerVerifier, JWTAccessTokenVerifier) for one in (self, *self._verifiers)
         )
         # A verifier that the resolver returns may ask another server; `is_remote` says it of one token.
-        self.remote = resolver is not None or any(map(may_ask_another_server, self._verifiers))
+        asking = [verifier for verifier in self._verifiers if may_ask_another_server(verifier)]
+        self.remote = bool(asking) or resolver is not None
 
     @property
     def issuers(self) -> tuple[str, ...]:

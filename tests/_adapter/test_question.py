@@ -79,6 +79,17 @@ async def test_whoever_is_not_the_gateway_is_not_believed(
     assert world.store.asked == 0
 
 
+@pytest.mark.parametrize("fields", [[], [ASKS], question()])
+async def test_a_question_with_too_many_fields_is_refused_whoever_asks(
+    world: World, fields: list[tuple[str, str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    app = ForwardAuth(world.server(), secret=SHARED_SECRET)
+    with caplog.at_level(logging.WARNING, "dpop_middleware"):
+        answer = await ask(app, *fields, *world.fields("/notes"), *[("x", "y")] * 256)
+    assert (answer.status, world.store.asked) == (401, 0)
+    assert "not the gateway's" not in caplog.text
+
+
 async def test_a_secret_is_replaced_without_refusing_anybody(world: World) -> None:
     app = ForwardAuth(world.server(), secret=[OTHER_SECRET, SHARED_SECRET])
     for secret in (SHARED_SECRET, OTHER_SECRET):

@@ -20,7 +20,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route, Router, WebSocketRoute
 from starlette.testclient import TestClient
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from dpop_middleware.starlette import requires_dpop
@@ -421,6 +421,43 @@ def test_nobody_who_goes_on_after_a_refusal_lets_a_stranger_pass(
     assert refused.status_code == (401 if "handler" in kind else 500)
     assert "reached" not in refused.text
     assert client.get(path, headers=world.headers(path)).text == "reached"
+
+
+@pytest.mark.parametrize("kind", ["function", "method", "after the endpoint"])
+def test_no_dispatch_takes_the_refusal_of_the_function_that_the_router_serves_for_a_value(
+    world: World, kind: str
+) -> None:
+    """The route is found already, and the function is the one that it names."""
+
+    protect = requires_dpop(world.server())
+
+    @protect
+    async def notes(request: Request) -> Response:
+        return PlainTextResponse("notes")
+
+    class Notes(HTTPEndpoint):
+        @protect
+        async def get(self, request: Request) -> Response:
+            return PlainTextResponse("notes")
+
+    async def send(_message: Message) -> None:
+        raise AssertionError
+
+    async def dispatch(request: Request, call_next: Any) -> Response:
+        if kind == "after the endpoint":
+            await call_next(request)
+        of_a_class = Notes(request.scope, request.receive, send)
+        await (of_a_class.get if kind == "method" else notes)(request)
+        return PlainTextResponse("reached")
+
+    here = [Middleware(BaseHTTPMiddleware, dispatch=dispatch)]
+    route: Any = Route("/notes", Notes if kind == "method" else notes, middleware=here)
+    if kind == "after the endpoint":
+        route = Mount("", Router([Route("/notes", notes)], middleware=here))
+    client = TestClient(Starlette(routes=[route]), base_url=ORIGIN)
+    refused = client.get("/notes")
+    assert (refused.status_code, refused.headers.get("www-authenticate", "")[:4]) == (401, "DPoP")
+    assert client.get("/notes", headers=world.headers("/notes")).text == "reached"
 
 
 @pytest.mark.parametrize("path", ["/missing", "/notes"])

@@ -11,7 +11,7 @@ from dpop_middleware._judge.hints import hint_of
 from dpop_middleware._judge.remote import ProofFirst
 from dpop_middleware.checks import CHECKS_OF_AN_OPAQUE_TOKEN, Check, Reason
 from dpop_middleware.client import DPoPKey
-from dpop_middleware.errors import ConfigurationError, DPoPError, InvalidToken, Unavailable, UseDPoPNonce
+from dpop_middleware.errors import DPoPError, InvalidToken, Unavailable, UseDPoPNonce
 from tests.support.api import NOW, RESOURCE, SECRET, Clock, Store, Tokens, edited, request
 
 STRANGER = DPoPKey.generate()
@@ -261,14 +261,6 @@ async def test_it_may_depend_on_the_token(token: str, asked: list[str]) -> None:
     await api.refused(request(token, api.proof()))
     assert api.tokens.asked == asked
     await api.server.authenticate(request(token, api.proof(token=token)))
-
-
-@pytest.mark.parametrize("remote", ["yes", None, 1])
-def test_remote_is_true_or_false(remote: Any) -> None:
-    tokens = Tokens()
-    tokens.remote = remote  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
-    with pytest.raises(ConfigurationError, match="the verifier's remote takes True or False"):
-        Api(tokens=tokens)
 
 
 class Bounded:

@@ -98,6 +98,28 @@ def test_a_scope_without_a_raw_path_is_compared_by_its_path() -> None:
     assert {"path": "/health", "raw_path": None} in PATHS
 
 
+@pytest.mark.parametrize("root_path", ["", "/svc"])
+def test_a_path_of_8_kib_is_public_and_a_longer_one_is_told(root_path: str) -> None:
+    """It is compared in parts: what a stranger can have compared has a bound."""
+    longest = f"{root_path}/static/".ljust(8 * 1024, "a")
+    given, told = scope(longest, root_path=root_path), (False, "the path has over 8192 characters")
+    assert PATHS.judge(given) == (True, None)
+    assert given | {"raw_path": f"{longest}?next=/../{longest}".encode()} in PATHS
+    assert PATHS.judge(scope(f"{longest}a", root_path=root_path)) == told
+    assert PATHS.judge(scope(f"{longest[:-1]}%61", root_path=root_path)) == told
+    assert PATHS.judge({"path": f"{longest}a", "root_path": root_path}) == told
+    assert PATHS.judge(scope(f"{root_path}/private/{longest}", root_path=root_path)) == (False, None)
+    assert PATHS.judge(scope("/health", root_path=f"{longest}a")) == (False, None)
+
+
+@pytest.mark.parametrize("path", ["/static/a", "/static/a/../b"])
+@pytest.mark.parametrize(
+    "raw_path", [b"/static/a/../b", b"/static/a/..", b"/static/%2e", b"/static/a%2Fb", b"/static/a#b"]
+)
+def test_either_form_of_a_path_is_enough_to_doubt(path: str, raw_path: bytes) -> None:
+    assert PATHS.judge({"path": path, "raw_path": raw_path}) == (False, None)
+
+
 def test_the_query_is_no_part_of_a_raw_path() -> None:
     assert scope("/health") | {"raw_path": b"/health?next=//x/../y"} in PATHS
 
@@ -188,7 +210,7 @@ def test_under_a_root_path_that_routers_take_off_in_different_ways_nothing_is_pu
 ) -> None:
     given = scope(path, root_path=root_path)
     assert given not in PATHS
-    assert PATHS.locked_out(given) is not None
+    assert PATHS.judge(given).reason is not None
 
 
 @pytest.mark.parametrize("root_path", ["", None])
@@ -204,7 +226,7 @@ def test_a_root_path_that_everybody_takes_off_alike(root_path: str) -> None:
     assert given | {"raw_path": None} in PATHS
     assert given | {"raw_path": f"{root_path}/health?{root_path}//..".encode()} in PATHS
     assert given | {"type": "websocket"} in PATHS
-    assert PATHS.locked_out(given) is None
+    assert PATHS.judge(given).reason is None
 
 
 @pytest.mark.parametrize(
@@ -234,10 +256,11 @@ def test_a_raw_path_that_is_another_path_is_never_public(path: str, raw_path: by
         ("/health/health", "/health", "twice"),
         ("/health", "/health", "doesn't start with the root path"),
         ("/svc/health", "/svc/", "start with a slash"),
+        ("/static/a.js", "/static", "listed with the root path"),
     ],
 )
 def test_a_refused_request_for_a_listed_path_has_a_reason(path: str, root_path: str, why: str) -> None:
-    told = PATHS.locked_out(scope(path, root_path=root_path))
+    told = PATHS.judge(scope(path, root_path=root_path)).reason
     assert told is not None
     assert why in told
 
@@ -250,17 +273,31 @@ def test_a_refused_request_for_a_listed_path_has_a_reason(path: str, root_path: 
         scope("/private", root_path="/svc"),
         scope("/svc/static/%2e%2e/a", root_path="/svc"),
         scope("/static/%2e%2e/a", root_path="/svc"),
-        scope("/%73vc/health", root_path="/svc"),
         scope("/static/%ff"),
         scope("/static/%ff", root_path="/svc"),
     ],
 )
 def test_a_path_that_only_the_client_made_ambiguous_has_no_reason(given: dict[str, Any]) -> None:
-    assert PATHS.locked_out(given) is None
+    assert PATHS.judge(given).reason is None
+
+
+@pytest.mark.parametrize(
+    ("raw_path", "root_path"),
+    [
+        ("/%68ealth", ""),
+        ("/na%c3%afve", ""),
+        ("/svc/%73tatic/a", "/svc"),
+        ("/%73vc/health", "/svc"),
+    ],
+)
+def test_a_listed_path_in_another_spelling_is_told(raw_path: str, root_path: str) -> None:
+    """Some clients encode more than they must, or with digits in lower case."""
+    told = PATHS.judge(scope(raw_path, root_path=root_path))
+    assert told == (False, "the client percent-encodes it in another way than RFC 3986 asks for")
 
 
 def test_a_raw_path_of_another_path_is_told() -> None:
-    told = PATHS.locked_out({"path": "/health", "raw_path": b"/mount/health", "root_path": ""})
+    told = PATHS.judge({"path": "/health", "raw_path": b"/mount/health", "root_path": ""}).reason
     assert told == "path and raw_path are two paths"
 
 
@@ -288,7 +325,7 @@ def test_an_inner_root_path_limits_public_paths(
     paths = PublicPaths(["/health", "/static/*"], inner_root_paths=[(mount, inner)])
     given = scope(path, root_path=root_path)
     assert (given in paths) is public
-    assert (paths.locked_out(given) is None) is public
+    assert (paths.judge(given).reason is None) is public
 
 
 def test_listed_paths_and_prefixes_are_covered() -> None:

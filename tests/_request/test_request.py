@@ -1,8 +1,11 @@
 """The credentials of a request, before anything is decoded."""
 
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dpop_middleware._request.request import (
     MAX_PROOF_SIZE,
@@ -94,6 +97,20 @@ def test_without_a_raw_path_the_path_is_quoted(path: str, raw_path: str) -> None
     absent = scope(path=path)
     del absent["raw_path"]
     assert ResourceRequest.from_scope(absent).raw_path == raw_path
+
+
+@given(st.text(st.sampled_from('/a~%日ü "\U0001f600\udce9\0'), max_size=200))
+def test_a_path_is_quoted_as_clients_do(path: str) -> None:
+    """With any characters, which may be half of a pair too."""
+    read = ResourceRequest.from_scope(scope(path=f"/{path}", raw_path=None)).raw_path
+    assert read == quote(f"/{path}", safe="/!$&'()*+,;=:@", errors="surrogatepass")
+
+
+@pytest.mark.parametrize("runs", [128, 129])
+def test_a_path_of_over_128_parts_to_encode_is_read_as_none_that_is_accepted(runs: int) -> None:
+    read = ResourceRequest.from_scope(scope(path="/" + "a b" * runs, raw_path=None)).raw_path
+    assert (read == "/" + "a%20b" * runs) is (runs == 128)
+    assert read.startswith("/") is (runs == 128)
 
 
 def test_a_server_that_leaves_the_query_in_the_raw_path() -> None:

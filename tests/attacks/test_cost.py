@@ -28,6 +28,7 @@ from dpop_middleware.errors import (
     InvalidToken,
     MissingCredentials,
 )
+from dpop_middleware.forward_auth import ForwardAuth
 from dpop_middleware.tokens.access_token import shown
 from tests.support.api import RESOURCE as RESOURCE_URL
 from tests.support.api import Api
@@ -180,6 +181,55 @@ async def test_the_attacker_wants_thousands_of_header_fields_read(name: bytes) -
     assert (caught.value.expected, caught.value.actual) == (MAX_FIELDS, 4000)
 
 
+@pytest.mark.parametrize("path", ["日" * 4095, "日a" * 2048, '"' * 4095, "%a" * 2048, "\U0001f600" * 60_000])
+def test_the_attacker_wants_a_decoded_path_encoded_character_by_character(path: str) -> None:
+    """Some servers have no raw path."""
+    scope = {"type": "http", "method": "GET", "path": f"/{path}", "headers": []}
+    usual = calls(ResourceRequest.from_scope, scope | {"path": "/usual"})
+    assert calls(ResourceRequest.from_scope, scope) < usual + 6 * 128 + 20
+    with pytest.raises(URIError, match="too long|doesn't start with a slash"):
+        check_request_path(ResourceRequest.from_scope(scope).raw_path)
+
+
+@pytest.mark.parametrize("name", ["authorization", "dpop", "hosts"])
+@pytest.mark.parametrize("value", [b" " * 70 + b"a" + b" " * 70, b"," * 1000], ids=["blanks", "commas"])
+def test_the_attacker_wants_each_of_many_fields_of_one_name_read(name: str, value: bytes) -> None:
+    api, costs = Api(), dict[int, int]()
+
+    def refused(fields: list[tuple[bytes, bytes]]) -> None:
+        scope = {"type": "http", "method": "GET", "path": "/", "raw_path": b"/", "headers": fields}
+        request = ResourceRequest.from_scope(scope)
+        assert len(getattr(request, name)) == min(len(fields), 16)
+        with pytest.raises(StopIteration):
+            api.server.verification.judge(request, api.server.policy).send(None)
+
+    for count in (2, MAX_FIELDS):
+        costs[count] = calls(refused, [(name.removesuffix("s").encode(), value)] * count)
+    assert costs[MAX_FIELDS] < costs[2] + 5 * MAX_FIELDS
+
+
+async def test_the_attacker_wants_the_fields_of_one_request_read_twice() -> None:
+    """Once for the verdict, and once for the host whose document the refusal names."""
+    hosts = ["https://api.example.com", "https://b.example.com"]
+    options: Any = {"issuer": ISSUER, "jwks": key_set(issuer_key()), "replay_store": MemoryReplayStore()}
+    api = ResourceServer(
+        resource=hosts[0], public_url=hosts, audience=hosts, metadata=ResourceMetadata(), **options
+    )
+    app = DPoPMiddleware(nowhere, api)
+
+    async def nothing(_message: object = None) -> Any:
+        return None
+
+    def refused(count: int) -> None:
+        fields = [(b"host", b"b.example.com")] * count
+        scope = {"type": "http", "method": "GET", "path": "/", "raw_path": b"/", "headers": fields}
+        with pytest.raises(StopIteration):
+            app(scope, nothing, nothing).send(None)
+
+    calls(refused, 16)
+    assert calls(refused, MAX_FIELDS) < calls(refused, 16) + 4 * (MAX_FIELDS - 16)
+
+
 @pytest.mark.parametrize("values", [[b"," * 60_000], [b'"a"'] * 4000], ids=["one list", "many fields"])
 def test_the_attacker_wants_a_long_list_of_documents_compared(values: list[bytes]) -> None:
     api = ResourceServer(
@@ -223,6 +273,33 @@ def test_the_attacker_wants_a_long_query_cut_into_pieces(query: bytes, found: in
     carried = list[Any]()
     assert calls(lambda: carried.append(take_tickets(scope, "ticket"))) < 1000
     assert (len(carried[0].tickets), scope["query_string"]) == (found, left)
+
+
+def test_the_attacker_wants_thousands_of_subprotocols_looked_at() -> None:
+    offered = [f"p{number}" for number in range(10_000)]
+    scope: dict[str, Any] = {"type": "websocket", "subprotocols": offered, "headers": []}
+    carried = list[Any]()
+    assert calls(lambda: carried.append(take_tickets(scope, None))) < 500
+    assert (carried[0].tickets, scope["subprotocols"]) == ((), offered)
+    late = {**scope, "subprotocols": [*offered[:64], "dpop.ticket.a"]}
+    assert take_tickets(late, None).tickets == ()
+    in_time = {**scope, "subprotocols": [*offered[:63], "dpop.ticket.a", "late"]}
+    assert (take_tickets(in_time, None).tickets, in_time["subprotocols"]) == (("a",), offered[:63])
+
+
+def test_the_attacker_wants_thousands_of_fields_of_a_question_searched() -> None:
+    app = ForwardAuth(Api().server, secret="s" * 32)
+    fields = [(b"x", b"y")] * 10_000
+
+    async def nothing(_message: object = None) -> Any:
+        return None
+
+    def asked() -> None:
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": fields}
+        with pytest.raises(StopIteration):
+            app(scope, nothing, nothing).send(None)
+
+    assert calls(asked) < 1000
 
 
 def test_the_attacker_wants_a_long_value_escaped_for_the_log() -> None:

@@ -69,6 +69,14 @@ _PATHS = {
     "dots": "..a/" * 1020,
     "256 to rewrite": "%41a" * 256,
     "dot segments": "./" * 2000,
+    "listed, of dots": "static/" + "." * 4000 + "/..",
+    "listed, letters encoded": "static/" + "%41" * 1350 + "/..",
+    "listed, of dotted segments": "static" + "/.a" * 1350 + "//",
+}
+# Nothing but the comparison with the public paths reads as much of a path.
+_LONG_PATHS = {
+    "8 KiB of dots, listed": "static/" + "." * 8180 + "/..",
+    "64 KiB, listed": "static/" + "a" * 65_000 + "/..",
 }
 
 
@@ -112,6 +120,7 @@ def strangers(client: Client) -> dict[str, Scope]:
         "illegal token": _changed(usual, b"authorization", "DPoP " + '"' * 16_000),
         "long scheme": _changed(usual, b"authorization", "a" * 16_000),
         "many fields": usual | {"headers": [(b"authorization", b"DPoP a")] * 1000},
+        "many fields of one name": usual | {"headers": [(b"dpop", b" " * 70 + b"a" + b" " * 70)] * 256},
         "commas": _changed(usual, b"dpop", "," * 16_000),
     }
     found |= {
@@ -121,7 +130,8 @@ def strangers(client: Client) -> dict[str, Scope]:
         for name, text in (_HEADERS | {"at every bound": _TOKEN_BOUNDS}).items()
     }
     forged_scope = found["forged token"]
-    return found | {f"path: {name}": _at(forged_scope, f"/{path}") for name, path in _PATHS.items()}
+    paths = _PATHS | _LONG_PATHS
+    return found | {f"path: {name}": _at(forged_scope, f"/{path}") for name, path in paths.items()}
 
 
 def clients(client: Client) -> dict[str, Scope]:

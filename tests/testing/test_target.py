@@ -22,6 +22,7 @@ URL = "https://api.example.com/v1/notes"
         ({"url": URL, "root_path": "v1"}, "root_path takes what the path of the URL begins with, not 'v1'"),
         # Each case whose name is a part of this one would be left out.
         ({"url": URL, "leave_out": "no_token"}, "leave_out takes a sequence of names of cases, such as"),
+        ({"url": URL, "leave_out": {"no_token": True}}, "leave_out takes a sequence of names of cases"),
     ],
 )
 def test_an_option_that_a_target_does_not_take_is_named(options: dict[str, Any], message: str) -> None:

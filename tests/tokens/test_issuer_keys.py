@@ -177,9 +177,10 @@ def refused(metadata: dict[str, Any], issuer: str, hosts: tuple[str, ...] = ()) 
 @pytest.mark.parametrize(
     ("told", "says", "hint"),
     [
-        ("https://a.example", "https://a.example/", "only a trailing slash differs, so set issuer="),
-        ("https://a.example/", "https://a.example", "only a trailing slash differs, so set issuer="),
-        ("https://a.example/x", "https://a.example/X/", "only upper and lower case differ, so set issuer="),
+        ("https://a.example", "https://a.example/", "only a trailing slash differs"),
+        ("https://a.example/", "https://a.example", "only a trailing slash differs"),
+        ("https://a.example/x", "https://a.example/X", "only upper and lower case differ"),
+        ("https://a.example/x", "https://a.example/X/", "a trailing slash and upper and lower case differ"),
         ("https://a.example", "https://b.example", None),
         ("https://a.example", "http://a.example", None),
         ("https://a.example", None, None),
@@ -190,7 +191,7 @@ def refused(metadata: dict[str, Any], issuer: str, hosts: tuple[str, ...] = ()) 
 def test_the_error_names_both_issuers_and_the_difference(told: str, says: object, hint: str | None) -> None:
     message = refused({"issuer": says}, told)
     both = f"the metadata is another issuer's: it says {says!a}, not the configured '{told}'"
-    assert message == (both if hint is None else f"{hint}'{says}': {both}")
+    assert message == (both if hint is None else f"{hint}, so set issuer='{says}': {both}")
     assert message.isascii()
     assert message.isprintable()
 

@@ -457,6 +457,17 @@ def test_an_unterminated_string_costs_no_more_than_a_terminated_one(end: bytes) 
     assert endless < 20 * ended
 
 
+def test_the_name_of_an_issuer_has_at_most_128_escapes() -> None:
+    name = "https://a.example.com/"
+    for escapes in (128, 129):
+        payload = '{"iss":"' + name + "\\u0061" * escapes + '"}'
+        if escapes == 128:
+            assert unverified_issuer(token(payload)) == name + "a" * 128
+        else:
+            with pytest.raises(InvalidToken):
+                unverified_issuer(token(payload))
+
+
 def test_among_several_issuers_three_hundred_escapes_are_read() -> None:
     for escapes, found in ((150, True), (151, False)):
         payload = json.dumps({"act": {"iss": URL_OF_B}, "s": "\\" * escapes, "iss": URL_OF_A})

@@ -1,0 +1,60 @@
+"""What a verifier of the user's own says of itself is believed only in the form that the protocol has."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from dpop_middleware import JWTOrOpaqueVerifier, MemoryReplayStore, MultiIssuerVerifier, ResourceServer
+from dpop_middleware.errors import ConfigurationError
+from tests.support.api import RESOURCE, Tokens
+
+
+class OfAnother(Tokens):
+    issuers = ("https://another.example",)
+    remote = True
+
+
+async def nobody(_issuer: str) -> None:
+    return None
+
+
+async def asked_later(_token: str) -> bool:
+    return False
+
+
+def alone(odd: Any) -> ResourceServer:
+    return ResourceServer(verifier=odd, resource=RESOURCE, replay_store=MemoryReplayStore())
+
+
+@pytest.mark.parametrize(
+    ("member", "value", "takes"),
+    [
+        ("remote", "yes", "True or False"),
+        ("remote", None, "True or False"),
+        ("remote", 1, "True or False"),
+        ("is_remote", asked_later, "a synchronous function of a token"),
+        ("is_remote", True, "a synchronous function of a token"),
+        ("is_remote", "yes", "a synchronous function of a token"),
+        ("clock_skew", 301, "a finite number of seconds, from 0 to 300"),
+    ],
+)
+@pytest.mark.parametrize(
+    "whole",
+    [
+        alone,
+        lambda odd: JWTOrOpaqueVerifier(jwt=odd, opaque=OfAnother()),
+        lambda odd: JWTOrOpaqueVerifier(jwt=OfAnother(), opaque=odd),
+        lambda odd: MultiIssuerVerifier([OfAnother(), odd]),
+        lambda odd: MultiIssuerVerifier([odd], resolver=nobody),
+    ],
+    ids=["alone", "jwt", "opaque", "after another", "beside a resolver"],
+)
+def test_an_odd_member_is_refused_wherever_the_verifier_is_used(
+    whole: Callable[[Any], object], member: str, value: Any, takes: str
+) -> None:
+    odd = Tokens()
+    setattr(odd, member, value)
+    with pytest.raises(ConfigurationError) as caught:
+        whole(odd)
+    assert str(caught.value) == f"the verifier's {member} takes {takes}, not {value!r}"
