@@ -63,7 +63,7 @@ class AuthenticationEvent:
     - `proof_age`: of an accepted proof: seconds since its `iat`, or since the issue of the nonce that counts
       instead. `clock_offset`: by how many seconds its `iat` is ahead of the server's clock, or below 0.
     - `expected`, `actual`: the values that the check compared, from the request: escape them before any use.
-    - `hint`: a likely cause.
+    - `hint`: a likely cause. It is looked for at the first ten refusals a second by each check.
     """
 
     outcome: Outcome
@@ -162,6 +162,11 @@ class Reporter:
         logged = LOG.isEnabledFor(level)
         if self._on_event is None and not logged:
             return
+        # By level too: a flood of refusals must not hide an outage that the same check found.
+        kind = (level, error.check)
+        suppressed = self._limit.admit(kind, time.monotonic())
+        if self._on_event is None and suppressed is None:
+            return
         event = AuthenticationEvent(
             outcome="unavailable" if unavailable else "refused",
             check=error.check,
@@ -176,14 +181,14 @@ class Reporter:
             duration=duration,
             expected=error.expected,
             actual=error.actual,
-            hint=hint_of(error, request),
+            hint=None if suppressed is None else hint_of(error, request),
             issuer=error.refusal.issuer,
             actor=error.refusal.actor,
             subject=error.refusal.subject,
         )
         self._deliver(event)
-        if logged:
-            self._log(level, event, error, note=_HOW_TO_SEE_MORE if first else "")
+        if logged and suppressed is not None:
+            self._log(kind, event, error, suppressed=suppressed, note=_HOW_TO_SEE_MORE if first else "")
 
     def _is_first_of_its_kind(self, error: DPoPError) -> bool:
         """Whether INFO lines aren't shown, and no refusal by the same check was logged yet."""
@@ -194,15 +199,18 @@ class Reporter:
         self._shown.add(error.check)
         return True
 
-    def _log(self, level: int, event: AuthenticationEvent, error: DPoPError, *, note: str) -> None:
-        # By level too: a flood of refusals must not hide an outage that the same check found.
-        kind, now = (level, event.check), time.monotonic()
-        suppressed = self._limit.admit(kind, now)
-        if suppressed is None:
-            return
+    def _log(
+        self,
+        kind: tuple[int, Check | None],
+        event: AuthenticationEvent,
+        error: DPoPError,
+        *,
+        suppressed: int,
+        note: str,
+    ) -> None:
         cause = error.__cause__ if isinstance(error, Unavailable) else None
         LOG.log(
-            level,
+            kind[0],
             "%s: check=%s error=%s status=%s scheme=%s method=%s path=%s client_id=%s reason=%r "
             "expected=%s actual=%s hint=%s%s suppressed=%d%s",
             event.outcome,
@@ -220,7 +228,7 @@ class Reporter:
             "" if cause is None else f" cause={named(cause)}",
             suppressed,
             note,
-            exc_info=self._limit.traceback(kind, cause, now),
+            exc_info=self._limit.traceback(kind, cause, time.monotonic()),
             extra={f"dpop_{name}": plain(getattr(event, name)) for name in _LOGGED}
             | {"dpop_cause": None if cause is None else named(cause), "dpop_suppressed": suppressed},
         )

@@ -355,6 +355,36 @@ def test_each_check_may_log_ten_lines_a_second(
     assert len(events) == 28, "on_event is told of every decision"
 
 
+def test_the_cause_of_at_most_ten_refusals_a_second_by_each_check_is_looked_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, seconds: Callable[[float], None]
+) -> None:
+    """A hint may take longer than the refusal, which strangers can cause."""
+    asked: list[Check | None] = []
+
+    def hint_of(error: errors.DPoPError, _request: object) -> str:
+        asked.append(error.check)
+        return "a likely cause"
+
+    monkeypatch.setattr("dpop_middleware.events.hint_of", hint_of)
+    events: list[AuthenticationEvent] = []
+    for level, reporter in (
+        (logging.ERROR, Reporter(events.append)),
+        (logging.INFO, Reporter(events.append)),
+        (logging.INFO, Reporter(None)),
+    ):
+        caplog.set_level(level, "dpop_middleware")
+        asked.clear()
+        for _ in range(25):
+            report(reporter, errors.InvalidDPoPProof("no", check=Check.HTM))
+        report(reporter, errors.InvalidDPoPProof("no", check=Check.HTU))
+        assert asked == [Check.HTM] * 10 + [Check.HTU]
+        seconds(1)
+        report(reporter, errors.InvalidDPoPProof("no", check=Check.HTM))
+        assert asked[-1] is Check.HTM
+    hints = ["a likely cause"] * 10 + [None] * 15 + ["a likely cause"] * 2
+    assert [event.hint for event in events] == hints * 2
+
+
 def test_a_flood_of_refusals_hides_no_outage(caplog: pytest.LogCaptureFixture) -> None:
     reporter = Reporter(None)
     for _ in range(50):
