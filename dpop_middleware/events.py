@@ -163,7 +163,7 @@ class Reporter:
         if self._on_event is None and not logged:
             return
         # By level too: a flood of refusals must not hide an outage that the same check found.
-        kind = (level, error.check)
+        kind = (level, logged, error.check)
         suppressed = self._limit.admit(kind, time.monotonic())
         if self._on_event is None and suppressed is None:
             return
@@ -201,7 +201,7 @@ class Reporter:
 
     def _log(
         self,
-        kind: tuple[int, Check | None],
+        kind: tuple[int, bool, Check | None],
         event: AuthenticationEvent,
         error: DPoPError,
         *,
