@@ -177,11 +177,12 @@ def read_only_claims(payload: bytes) -> Mapping[str, Any]:
 def _size(token: VerifiedToken, payload: int) -> int:
     """Return roughly how many bytes an entry takes, rather too many than too few.
 
-    The characters of its scopes are in the payload; each scope is an object too, and there may be thousands.
+    Its scopes are ASCII, and separate objects, of which there may be thousands.
     """
     access_token = token.access_token
     names, scopes = len(access_token.subject or "") + len(access_token.client_id), access_token.scopes
-    return _SIZE + 2 * payload + _CHARACTER * names + sys.getsizeof(scopes) + _TEXT * len(scopes)
+    texts = _CHARACTER * names + _TEXT * len(scopes) + sum(map(len, scopes))
+    return _SIZE + payload + sys.getsizeof(scopes) + texts
 
 
 class TokenCache:
