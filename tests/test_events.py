@@ -408,6 +408,15 @@ def test_a_flood_of_refusals_hides_no_outage(caplog: pytest.LogCaptureFixture) -
     assert caplog.records[-1].levelname == "WARNING"
 
 
+def test_an_outage_hides_no_first_refusal(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "dpop_middleware")
+    reporter = Reporter(None)
+    for _ in range(50):
+        report(reporter, errors.Unavailable("the replay store can't be asked now", check=Check.JTI))
+    report(reporter, errors.InvalidDPoPProof("the DPoP proof was used before", check=Check.JTI))
+    assert HOW in caplog.records[-1].getMessage()
+
+
 def outage(cause: Exception) -> errors.Unavailable:
     error = errors.Unavailable("the replay store can't be asked now", check=Check.JTI)
     error.__cause__ = cause
