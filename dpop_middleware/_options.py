@@ -54,8 +54,9 @@ _LARGEST_FLOAT = math.nextafter(math.inf, 0)
 _LONGEST_NAMESPACE = 200
 _SHORTEST_SECRET = 32
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-# What is before the last @ of a URL's authority.
-_USER = re.compile(r"(?<=//)[^/?#]*@")
+# What is before the last @ of a URL's authority; or of the URL, where a password with a slash, ? or # in it
+# isn't encoded: after the first colon is no port.
+_USER = re.compile(r"(?<=//)(?:[^/?#]*|[^/?#:@]*:(?![0-9]+[/?#]).*)@")
 
 
 def refused(name: str, takes: str, value: object) -> ConfigurationError:

@@ -202,6 +202,8 @@ def test_a_secret_that_is_none_is_refused_without_quoting_it(value: Any, wrong: 
         ([" https://me:hush@api/"], "[' https://...@api/']"),
         (("//hush@api",), "('//...@api',)"),
         (b"redis://:hush@cache:6379", "b'redis://...@cache:6379'"),
+        ("https://me:h#u/s?h@api", "'https://...@api'"),
+        ("https://api:8080/@me", "'https://api:8080/@me'"),
         ("https://api/?mail=me@api", "'https://api/?mail=me@api'"),
         ("me@api", "'me@api'"),
     ],
