@@ -34,6 +34,7 @@ __all__ = [
     "seconds",
     "secrets",
     "share",
+    "shown",
     "strings",
     "text",
     "tokens",
@@ -53,11 +54,19 @@ _LARGEST_FLOAT = math.nextafter(math.inf, 0)
 _LONGEST_NAMESPACE = 200
 _SHORTEST_SECRET = 32
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+# What is before the last @ of a URL's authority; or of the URL, where a password with a slash, ? or # in it
+# isn't encoded: after the first colon is no port.
+_USER = re.compile(r"(?<=//)(?:[^/?#]*|[^/?#:@]*:(?![0-9]+[/?#]).*)@")
 
 
 def refused(name: str, takes: str, value: object) -> ConfigurationError:
     """Return the error for an option with a value that it doesn't take."""
-    return ConfigurationError(f"{name} takes {takes}, not {value!r}")
+    return ConfigurationError(f"{name} takes {takes}, not {shown(value)}")
+
+
+def shown(value: object) -> str:
+    """Return how a message shows `value`: with dots in place of the user information of URLs, no password."""
+    return _USER.sub("...@", repr(value))
 
 
 def part(name: str, value: _Part, takes: str, *, fits: bool) -> _Part:

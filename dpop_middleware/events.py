@@ -162,8 +162,8 @@ class Reporter:
         logged = LOG.isEnabledFor(level)
         if self._on_event is None and not logged:
             return
-        # By level too: a flood of refusals must not hide an outage that the same check found.
-        kind = (level, error.check)
+        # A flood of refusals must not hide an outage by the same check, and an outage no first refusal.
+        kind = (level, logged, first, error.check)
         suppressed = self._limit.admit(kind, time.monotonic())
         if self._on_event is None and suppressed is None:
             return
@@ -201,7 +201,7 @@ class Reporter:
 
     def _log(
         self,
-        kind: tuple[int, Check | None],
+        kind: tuple[int, bool, bool, Check | None],
         event: AuthenticationEvent,
         error: DPoPError,
         *,

@@ -385,12 +385,36 @@ def test_the_cause_of_at_most_ten_refusals_a_second_by_each_check_is_looked_for(
     assert [event.hint for event in events] == hints * 2
 
 
+def test_no_line_counts_as_left_out_while_none_are_shown(
+    caplog: pytest.LogCaptureFixture, seconds: Callable[[float], None]
+) -> None:
+    """A listener is told of all, and only ten a second have a hint; the log starts later."""
+    reporter = Reporter(lambda _: None)
+    caplog.set_level(logging.ERROR, "dpop_middleware")
+    for _ in range(25):
+        report(reporter, errors.InvalidDPoPProof("no", check=Check.HTM))
+    caplog.set_level(logging.INFO, "dpop_middleware")
+    seconds(1)
+    report(reporter, errors.InvalidDPoPProof("no", check=Check.HTM))
+    (record,) = caplog.records
+    assert fields_of(record)["suppressed"] == 0
+
+
 def test_a_flood_of_refusals_hides_no_outage(caplog: pytest.LogCaptureFixture) -> None:
     reporter = Reporter(None)
     for _ in range(50):
         report(reporter, errors.InvalidDPoPProof("the DPoP proof was used before", check=Check.JTI))
     report(reporter, errors.Unavailable("the replay store can't be asked now", check=Check.JTI))
     assert caplog.records[-1].levelname == "WARNING"
+
+
+def test_an_outage_hides_no_first_refusal(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "dpop_middleware")
+    reporter = Reporter(None)
+    for _ in range(50):
+        report(reporter, errors.Unavailable("the replay store can't be asked now", check=Check.JTI))
+    report(reporter, errors.InvalidDPoPProof("the DPoP proof was used before", check=Check.JTI))
+    assert HOW in caplog.records[-1].getMessage()
 
 
 def outage(cause: Exception) -> errors.Unavailable:

@@ -193,3 +193,20 @@ def test_a_secret_that_is_none_is_refused_without_quoting_it(value: Any, wrong: 
     with pytest.raises(ConfigurationError) as caught:
         options.credential("client_secret", value)
     assert str(caught.value) == f"client_secret takes a non-empty string, not {wrong}"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("https://me:hush@api", "'https://...@api'"),
+        ([" https://me:hush@api/"], "[' https://...@api/']"),
+        (("//hush@api",), "('//...@api',)"),
+        (b"redis://:hush@cache:6379", "b'redis://...@cache:6379'"),
+        ("https://me:h#u/s?h@api", "'https://...@api'"),
+        ("https://api:8080/@me", "'https://api:8080/@me'"),
+        ("https://api/?mail=me@api", "'https://api/?mail=me@api'"),
+        ("me@api", "'me@api'"),
+    ],
+)
+def test_an_error_shows_no_password_in_a_url_wherever_it_was_given(value: object, shown: str) -> None:
+    assert str(options.refused("host", "a name", value)) == f"host takes a name, not {shown}"

@@ -102,13 +102,13 @@ def encoded(path: str) -> str:
 def quoted(path: str) -> str:
     """Return a decoded path as clients send it (RFC 3986 section 2.1); the cost depends on the length alone.
 
-    One that is refused, whatever it contains, is returned in another form: a path of over 4 KiB, and one with
-    over 128 parts that must be encoded.
+    One that is refused, whatever it contains, is returned in another form: of a path of over 4 KiB the
+    beginning; one with over 128 parts that must be encoded with a first slash that is encoded too.
     """
     octets = path[: _MAX_PATH + 1].encode("utf-8", "surrogatepass")[: _MAX_PATH + 1]
     encoded_parts, parts = _TO_QUOTE.subn(_percent_encoded, octets, _MAX_QUOTED_PARTS + 1)
     if parts > _MAX_QUOTED_PARTS:
-        return f"%{octets.hex('%')}"
+        return f"%2F{encoded_parts[1:].decode('latin-1')}"
     return encoded_parts.decode("ascii")
 
 
@@ -155,7 +155,7 @@ def check_request_path(raw_path: str) -> None:
     if len(raw_path) > _MAX_PATH:
         raise URIError("the request's path is too long")
     if raw_path[:1] != "/":
-        raise URIError("the request's path doesn't start with a slash")
+        raise URIError("the request's path doesn't start with a slash, or needs too much percent-encoding")
     if is_normal(raw_path):
         return
     octets = _octets(raw_path.partition("?")[0])

@@ -175,12 +175,14 @@ def read_only_claims(payload: bytes) -> Mapping[str, Any]:
 
 
 def _size(token: VerifiedToken, payload: int) -> int:
-    """Return roughly how many bytes an entry takes, rather too many than too few."""
-    access_token, scopes = token.access_token, token.access_token.scopes
-    names = len(access_token.subject or "") + len(access_token.client_id)
-    # Each scope is an object, and there may be thousands.
-    of_scopes = sys.getsizeof(scopes) + _TEXT * len(scopes) + sum(map(len, scopes))
-    return _SIZE + payload + _CHARACTER * names + of_scopes
+    """Return roughly how many bytes an entry takes, rather too many than too few.
+
+    Its scopes are ASCII, and separate objects, of which there may be thousands.
+    """
+    access_token = token.access_token
+    names, scopes = len(access_token.subject or "") + len(access_token.client_id), access_token.scopes
+    texts = _CHARACTER * names + _TEXT * len(scopes) + sum(map(len, scopes))
+    return _SIZE + payload + sys.getsizeof(scopes) + texts
 
 
 class TokenCache:

@@ -3,11 +3,12 @@
 RFC 8414, OpenID Connect Discovery 1.0.
 """
 
+import re
 from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from dpop_middleware._options import refused
+from dpop_middleware._options import part
 from dpop_middleware._request.secure_url import checked_url, is_this_machine
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.health import IssuerKeysHealth
@@ -37,6 +38,8 @@ __all__ = [
 
 _WELL_KNOWN = _OAUTH, _OPENID = "/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"
 _METADATA_LIMIT = 128 * 1024
+# A document instead of its URL: JSON, or a PEM file.
+_KEYS_AS_TEXT = re.compile(r"[{\n]")
 _MEANING = MappingProxyType({"jwks_uri": "the keys", "introspection_endpoint": "the endpoint"})
 _OPTION = MappingProxyType({"jwks_uri": "jwks", "introspection_endpoint": "endpoint"})
 _JWKS_LIMIT = 512 * 1024
@@ -163,8 +166,8 @@ def issuer_keys(
     check_issuer(issuer, insecure_http_hosts=insecure_http_hosts)
     if isinstance(jwks, Mapping):
         return StaticKeySource(_static_keys(jwks))
-    if jwks is not None and not isinstance(jwks, str):
-        raise refused("jwks", "a JWK Set as a mapping, its URL or None", jwks)
+    is_url = isinstance(jwks, str) and not _KEYS_AS_TEXT.search(jwks)
+    part("jwks", jwks, "a JWK Set as a mapping, its URL or None", fits=jwks is None or is_url)
     given = None if jwks is None else checked_endpoint("jwks", jwks, insecure_http_hosts=insecure_http_hosts)
     ours = given or checked_endpoint("issuer", issuer, insecure_http_hosts=insecure_http_hosts)
     fetcher = fetch_options.fetcher(ours.origin)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dpop_middleware._request.paths import URIError, check_request_path
 from dpop_middleware._request.request import (
     MAX_PROOF_SIZE,
     MAX_TOKEN_SIZE,
@@ -111,6 +112,13 @@ def test_a_path_of_over_128_parts_to_encode_is_read_as_none_that_is_accepted(run
     read = ResourceRequest.from_scope(scope(path="/" + "a b" * runs, raw_path=None)).raw_path
     assert (read == "/" + "a%20b" * runs) is (runs == 128)
     assert read.startswith("/") is (runs == 128)
+
+
+def test_a_path_of_too_many_parts_to_encode_is_readable_in_logs_and_refused_for_that() -> None:
+    read = ResourceRequest.from_scope(scope(path="/notes/" + "a b" * 129, raw_path=None)).raw_path
+    assert read.startswith("%2Fnotes/a%20ba%20b")
+    with pytest.raises(URIError, match="or needs too much percent-encoding"):
+        check_request_path(read)
 
 
 def test_a_server_that_leaves_the_query_in_the_raw_path() -> None:

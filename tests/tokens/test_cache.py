@@ -180,6 +180,15 @@ def test_a_token_cache_of_no_size_keeps_nothing() -> None:
     assert len(cache) == 0
 
 
+def test_ten_thousand_usual_tokens_are_kept_within_the_usual_bytes() -> None:
+    cache = TokenCache(max_tokens=10_000)
+    scopes = ("openid", "profile", "email", "notes:read")
+    usual = verified(subject="3f0c1c5e-6a38-4d3b-9d5f-0a4d6e9b7c11", scopes=scopes)
+    for position in range(10_000):
+        cache.put(f"{position:032}", usual, payload=1200)
+    assert len(cache) == 10_000
+
+
 def test_an_entry_is_light_for_the_garbage_collector() -> None:
     cache = TokenCache(max_tokens=1000)
     gc.collect()

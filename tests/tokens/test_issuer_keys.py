@@ -484,6 +484,21 @@ def test_other_values_of_jwks_are_refused(jwks: Any) -> None:
         source(jwks)
 
 
+@pytest.mark.parametrize(
+    ("jwks", "kind"),
+    [
+        ([{"kty": "EC", "d": "c2VjcmV0"}], "list"),
+        ('{"keys": [{"kty": "EC", "d": "c2VjcmV0"}]}', "str"),
+        ("-----BEGIN PRIVATE KEY-----\nc2VjcmV0", "str"),
+    ],
+)
+def test_of_keys_in_another_form_only_the_type_is_shown(jwks: Any, kind: str) -> None:
+    """They may be private ones."""
+    with pytest.raises(ConfigurationError) as caught:
+        source(jwks)
+    assert str(caught.value) == f"jwks takes a JWK Set as a mapping, its URL or None, not a {kind}"
+
+
 @pytest.mark.parametrize("jwks", ["http://as.example.com/jwks", "/jwks", ""])
 def test_an_insecure_url_for_keys_is_refused(jwks: str) -> None:
     with pytest.raises(ConfigurationError, match="^jwks "):
