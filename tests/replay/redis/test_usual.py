@@ -18,7 +18,7 @@ from dpop_middleware.errors import Unavailable
 from dpop_middleware.replay.redis.anchors import Anchor, Sights
 from dpop_middleware.replay.redis.batch import Batch
 from dpop_middleware.replay.redis.fence import Fence
-from dpop_middleware.replay.redis.options import Settings
+from dpop_middleware.replay.redis.options import OnEvictions, Settings
 from dpop_middleware.replay.redis.resp import Buckets, ServerError
 from dpop_middleware.replay.redis.retention import PublishedRetentions
 from dpop_middleware.replay.redis.usual import UsualBatch
@@ -41,6 +41,7 @@ REPORT = (
     b"server_name:valkey\r\nvalkey_version:9.1.0\r\nrun_id:a\r\nmaster_replid:a\r\nrole:master\r\n"
     b"uptime_in_seconds:100000\r\n"
 )
+EVICTING = REPORT + b"evicted_keys:1\r\n"
 REFUSED, FULL = ServerError("NOPERM no"), ServerError("OOM no")
 BEGUN = Anchor.new(identity_of(INFO), -math.inf, server_time=NOW - 5000)
 KNOWN = BEGUN.value
@@ -54,7 +55,9 @@ class Worker:
 
     def __init__(self, kind: type[Batch], settings: Settings, anchor: bytes, *, watches: bool) -> None:
         self.kind, self.settings = kind, settings
-        self.fence = Fence(Sights(Buckets(b"dpop", spread=False)), "accept")
+        heeds_evictions = settings.on_evictions == "refuse"
+        sights = Sights(Buckets(b"dpop", spread=False))
+        self.fence = Fence(sights, "accept", heeds_evictions=heeds_evictions)
         self.fence.sights.offset = 0.0
         self.fence.connected(INFO, {0: anchor}, lived=0, asked=(NOW, NOW))
         self.fence.standing.watches = watches
@@ -83,6 +86,7 @@ class Worker:
         for each in known:
             for name in ("buckets", "_living"):
                 each.pop(name, None)
+        known.append({"warnings": set(self.settings.notices._said)})
         return known, vitals.has_lost, vitals.sent_at, vitals.info, fence.too_far_ahead, fence.has_to_tell
 
 
@@ -104,10 +108,11 @@ class Pair:
         settings = [
             Settings(
                 timeout=5.0,
-                wait_replicas=self.replicas,
-                retention=self.retention,
+                wait_replicas=replicas,
+                retention=retention,
+                on_evictions=on_evictions,
             )
-            for self.replicas, self.retention in [self._options()] * 2
+            for replicas, retention, on_evictions in [self._options()] * 2
         ]
         watches, self.anchor = self.choose.random() < 0.1, self.choose.choice((KNOWN, KNOWN, RENAMED))
         self.workers = [
@@ -116,8 +121,9 @@ class Pair:
         ]
         self.at, self.clock = NOW, 0.0
 
-    def _options(self) -> tuple[int, float]:
-        return self.choose.choice((0, 0, 0, 0, 1)), self.choose.choice((0.0, 0.0, 300.0))
+    def _options(self) -> tuple[int, float, OnEvictions]:
+        choice = self.choose.choice
+        return choice((0, 0, 0, 0, 1)), choice((0.0, 0.0, 300.0)), choice(("refuse", "refuse", "accept"))
 
     def _entry(self) -> ReplayEntry:
         choose, now = self.choose, self.at
@@ -138,6 +144,7 @@ class Pair:
         self.at += choose.choice((0.001,) * 12 + (0.1, 0.3, 5.0, 20.0))
         # A survey has shown a loss.
         self._happen(0.02, lambda fence: setattr(fence.vitals, "has_lost", True))
+        self._survey()
         entries = [self._entry() for _ in range(choose.choice((1, 1, 2, 5)))]
         owners = [b"%016x" % choose.getrandbits(64) for _ in entries]
         are_unknown = [choose.random() < 0.05 for _ in entries]
@@ -162,6 +169,18 @@ class Pair:
         told = [[outcome(write) for write in batch._writes] for batch in batches]
         assert told[0] == told[1]
         assert self.workers[0].state() == self.workers[1].state()
+
+    def _survey(self) -> None:
+        """Anchors that are due are written and read before the next batch, half of the time."""
+        first, other = (worker.fence for worker in self.workers)
+        if not first.has_to_write or self.choose.random() < 0.5:
+            return
+        writes, buckets = first.survey(self.at)
+        assert (writes, buckets) == other.survey(self.at)
+        reads = [first.sights.buckets.reads[bucket] for bucket in buckets]
+        values = self._replies(b"".join([*writes, *reads]))[len(writes) :]
+        for fence in (first, other):
+            fence.surveyed(buckets, values, self.at)
 
     def _happen(self, probability: float, what: Callable[[Fence], None]) -> None:
         if self.choose.random() < probability:
@@ -193,7 +212,7 @@ class Pair:
                 return (
                     REPORT
                     if not is_odd
-                    else choose.choice((REFUSED, REPORT.replace(b"run_id:a", b"run_id:b")))
+                    else choose.choice((REFUSED, REPORT.replace(b"run_id:a", b"run_id:b"), EVICTING))
                 )
             case [b"TIME"]:
                 self.clock += choose.choice((0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 100.0, -100.0)) if is_odd else 0.0
