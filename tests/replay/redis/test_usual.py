@@ -9,6 +9,7 @@ import random
 import secrets
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import compress
 from typing import Any
 
 import pytest
@@ -65,15 +66,16 @@ class Worker:
         self.retentions.connected(b"")
         self.took_fewer_steps = 0
 
-    def send(self, writes: list[PendingWrite], at: float) -> tuple[Batch, bytes, int]:
+    def send(self, writes: list[PendingWrite], at: float, offset: float) -> tuple[Batch, bytes, int]:
+        self.fence.sights.offset = offset
         batch = self.kind(writes, self.settings, self.fence, self.retentions, with_get=True)
-        data, count = batch.compose(now=at, at=at, timeout=1.0)
+        data, count = batch.compose(now=at + offset, at=at, timeout=1.0)
         self.took_fewer_steps += isinstance(batch, UsualBatch) and batch.is_usual
         return batch, data, count
 
-    def receive(self, batch: Batch, replies: list[object], at: float) -> object:
+    def receive(self, batch: Batch, replies: list[object], at: float, offset: float) -> object:
         try:
-            batch.receive(list(replies), now=at, at=at)
+            batch.receive(list(replies), now=at + offset, at=at)
         except RedisError as error:
             return type(error)
         again = [] if isinstance(batch.outcome, Exception | None) else batch.outcome
@@ -91,9 +93,9 @@ class Worker:
 
 
 def outcome(write: PendingWrite) -> object:
-    """What the request of `write` was told, if it was."""
-    if not write.answer.done():
-        return None
+    """What the request of `write` was told, or that it has gone."""
+    if not write.answer.done() or write.answer.cancelled():
+        return "gone" if write.answer.done() else None
     told = write.answer.result()
     return (told.description, told.retry_after, told.judges_from) if isinstance(told, Unavailable) else told
 
@@ -119,14 +121,15 @@ class Pair:
             Worker(kind, each, self.anchor, watches=watches)
             for kind, each in zip((Batch, UsualBatch), settings, strict=True)
         ]
-        self.at, self.clock = NOW, 0.0
+        # What the server's clock shows more than `moments`, and the entries' clock.
+        self.at, self.clock, self.offset = NOW, 0.0, 0.0
 
     def _options(self) -> tuple[int, float, OnEvictions]:
         choice = self.choose.choice
         return choice((0, 0, 0, 0, 1)), choice((0.0, 0.0, 300.0)), choice(("refuse", "refuse", "accept"))
 
     def _entry(self) -> ReplayEntry:
-        choose, now = self.choose, self.at
+        choose, now = self.choose, self.at + self.offset
         iat = now - choose.uniform(-30, 95)
         return entry(f"{choose.getrandbits(64):x}", now=now)._replace(
             namespace=choose.choice("aaaaaaab"),
@@ -145,11 +148,13 @@ class Pair:
         # A survey has shown a loss.
         self._happen(0.02, lambda fence: setattr(fence.vitals, "has_lost", True))
         self._survey()
+        if choose.random() < 0.02:
+            self.offset += choose.choice((-700.0, -3.0, 3.0, 700.0))
         entries = [self._entry() for _ in range(choose.choice((1, 1, 2, 5)))]
         owners = [b"%016x" % choose.getrandbits(64) for _ in entries]
         are_unknown = [choose.random() < 0.05 for _ in entries]
         sent = [
-            worker.send(self._writes(worker, entries, owners, are_unknown), self.at)
+            worker.send(self._writes(worker, entries, owners, are_unknown), self.at, self.offset)
             for worker in self.workers
         ]
         batches, data, counts = zip(*sent, strict=True)
@@ -158,11 +163,15 @@ class Pair:
         if self.choose.random() < 0.01:
             self.anchor = self.choose.choice((self.anchor, None))
             self._happen(1, lambda fence: fence.standing.drop(0))
+        gone = [choose.random() < 0.05 for _ in entries]
+        for batch in batches:
+            for write in compress(batch._writes, gone):
+                write.answer.cancel()
         replies = self._replies(data[0])
         assert len(replies) == counts[0]
         self.at += choose.choice((0.001,) * 12 + (0.05, 1.0))
         results = [
-            worker.receive(batch, replies, self.at)
+            worker.receive(batch, replies, self.at, self.offset)
             for worker, batch in zip(self.workers, batches, strict=True)
         ]
         assert results[0] == results[1]
@@ -233,7 +242,7 @@ class Pair:
                 odd: tuple[object, ...] = (None, FULL, ServerError("READONLY no"), b"stray", 7)
                 return choose.choice(odd) if is_odd else stored
             case [b"ZRANGEBYSCORE", *_]:
-                return choose.choice(([], [b"60.0 a", b"%.3f" % (self.at + 600)]))
+                return choose.choice(([], [b"60.0 a", b"%.3f" % (self.at + self.offset + 600)]))
             case _:
                 return 1 if command[0] in {b"ZADD", b"WAIT"} else b"OK"
 
