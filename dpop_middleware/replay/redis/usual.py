@@ -57,7 +57,7 @@ class UsualBatch(Batch):
             or standing.due
             or standing.watches
             or vitals.has_lost
-            or at >= vitals.looks.due
+            or (at >= vitals.looks.due and vitals.look(at))
             or not vitals.time()
             or self._settings.wait_replicas
             or not self._retentions.are_told(own, at)

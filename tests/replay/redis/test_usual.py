@@ -23,7 +23,7 @@ from dpop_middleware.replay.redis.options import OnEvictions, Settings
 from dpop_middleware.replay.redis.resp import Buckets, ServerError
 from dpop_middleware.replay.redis.retention import PublishedRetentions
 from dpop_middleware.replay.redis.usual import UsualBatch
-from dpop_middleware.replay.redis.vitals import ServerInfo, identity_of
+from dpop_middleware.replay.redis.vitals import ServerInfo, identity_of, watched
 from dpop_middleware.replay.redis.writes import OWNER_SIZE, PendingWrite
 from dpop_middleware.replay.store import ReplayEntry
 from tests.support.replay import entry
@@ -54,13 +54,15 @@ LOST = Anchor.new(identity_of(INFO), NOW + 30, server_time=NOW).value
 class Worker:
     """What a worker knows of one server."""
 
-    def __init__(self, kind: type[Batch], settings: Settings, anchor: bytes, *, watches: bool) -> None:
+    def __init__(
+        self, kind: type[Batch], settings: Settings, info: ServerInfo, anchor: bytes, *, watches: bool
+    ) -> None:
         self.kind, self.settings = kind, settings
         heeds_evictions = settings.on_evictions == "refuse"
         sights = Sights(Buckets(b"dpop", spread=False))
         self.fence = Fence(sights, "accept", heeds_evictions=heeds_evictions)
         self.fence.sights.offset = 0.0
-        self.fence.connected(INFO, {0: anchor}, lived=0, asked=(NOW, NOW))
+        self.fence.connected(info, {0: anchor}, lived=0, asked=(NOW, NOW))
         self.fence.standing.watches = watches
         self.retentions = PublishedRetentions(b"dpop", settings.living)
         self.retentions.connected(b"")
@@ -117,8 +119,9 @@ class Pair:
             for replicas, retention, on_evictions in [self._options()] * 2
         ]
         watches, self.anchor = self.choose.random() < 0.1, self.choose.choice((KNOWN, KNOWN, RENAMED))
+        info = self.choose.choice((INFO, INFO, INFO, watched(None)))
         self.workers = [
-            Worker(kind, each, self.anchor, watches=watches)
+            Worker(kind, each, info, self.anchor, watches=watches)
             for kind, each in zip((Batch, UsualBatch), settings, strict=True)
         ]
         # What the server's clock shows more than `moments`, and the entries' clock.
@@ -242,7 +245,8 @@ class Pair:
                 odd: tuple[object, ...] = (None, FULL, ServerError("READONLY no"), b"stray", 7)
                 return choose.choice(odd) if is_odd else stored
             case [b"ZRANGEBYSCORE", *_]:
-                return choose.choice(([], [b"60.0 a", b"%.3f" % (self.at + self.offset + 600)]))
+                alive: tuple[object, ...] = ([], [b"60.0 a", b"%.3f" % (self.at + self.offset + 600)])
+                return choose.choice((REFUSED, FULL, [b"odd"]) if is_odd else alive)
             case _:
                 return 1 if command[0] in {b"ZADD", b"WAIT"} else b"OK"
 
@@ -264,3 +268,25 @@ async def test_two_workers_to_which_the_same_happens_know_and_answer_the_same(
         took_fewer_steps += pair.workers[1].took_fewer_steps
     # Some of each seed's thirty.
     assert took_fewer_steps > 5 * number
+
+
+@pytest.mark.parametrize(
+    ("info", "first", "second"),
+    [(watched(None), [1, []], [1, []]), (INFO, [REFUSED, REFUSED], [REPORT])],
+    ids=["its state", "the retentions"],
+)
+async def test_batches_are_usual_also_where_a_server_refuses_a_question_for_good(
+    info: ServerInfo, first: list[object], second: list[object]
+) -> None:
+    settings = Settings(timeout=5.0)
+    worker = Worker(UsualBatch, settings, info, KNOWN, watches=False)
+    for seconds, before in ((0.1, first), (5.0, second), (5.1, [])):
+        at = NOW + seconds
+        item = entry(now=at)._replace(retention=95.0)
+        write = PendingWrite(item, worker.fence.sights.buckets, settings, asyncio.get_running_loop())
+        batch, _, count = worker.send([write], at, 0.0)
+        replies = [*before, b"OK", [b"%d" % at, b"0"], KNOWN]
+        assert count == len(replies)
+        worker.receive(batch, replies, at, 0.0)
+        assert write.answer.result() is True
+    assert worker.took_fewer_steps == 1
