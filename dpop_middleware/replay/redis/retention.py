@@ -32,44 +32,58 @@ _APART = "if it judges other requests than this one, give one of them a replay_n
 
 # Namespace, retention, and how far ahead an `iat` may be.
 Own = tuple[str, float, float]
+# Namespace and seconds, and until when they count.
+Key = tuple[str, float]
+Ends = dict[Key, float]
 
 
 class LivingRetentions:
     """What all connections of one store know: the retentions that count, and until when each counts.
 
-    `ahead` is how far ahead any worker accepts an `iat`, by namespace, where workers differ in that.
+    `ahead` is how far ahead any worker accepts an `iat`, by namespace, where workers differ in that. Event
+    loops in several threads may note something at once: the last of them sums up what all have found.
     """
 
     def __init__(self) -> None:
-        self._until: dict[tuple[str, float], float] = {}
+        self._until: Ends = {}
         self._shortest: Mapping[str, float] = {}
         self._first_end = math.inf
-        self._ahead: dict[tuple[str, float], float] = {}
+        self._ahead: Ends = {}
         self.ahead: Mapping[str, float] = {}
 
-    def note(self, namespace: str, retention: float, until: float) -> None:
-        """Record that a worker with `retention` is, or was, alive in `namespace`."""
-        key = (namespace, retention)
-        self._know({**self._until, key: max(until, self._until.get(key, -math.inf))})
+    def note(self, found: Mapping[Key, float], now: float) -> None:
+        """Record the retentions of workers that are, or were, alive."""
+        _keep(self._until, found, now)
+        known: Ends | None = None
+        while known != self._until:
+            known = self._until.copy()
+            self._first_end = min(known.values(), default=math.inf)
+            self._shortest = dict(sorted(known, reverse=True))
 
     def shortest(self, namespace: str, now: float) -> float:
         """The shortest retention that counts in `namespace`, infinite where none is known."""
         if self._first_end < now:
-            self._know({key: end for key, end in self._until.items() if end >= now})
+            self.note({}, now)
         return self._shortest.get(namespace, math.inf)
 
-    def _know(self, until: dict[tuple[str, float], float]) -> None:
-        # Other event loops, in other threads, may read these meanwhile: each is replaced as a whole.
-        self._until, self._first_end = until, min(until.values(), default=math.inf)
-        self._shortest = dict(sorted(until, reverse=True))
+    def note_ahead(self, found: Mapping[Key, float], now: float) -> None:
+        """Record how far ahead workers go that are, or were, alive."""
+        _keep(self._ahead, found, now)
+        known: Ends | None = None
+        while known != self._ahead:
+            known = self._ahead.copy()
+            numbers, farthest = Counter(name for name, _ in known), dict(sorted(known))
+            self.ahead = {name: farthest[name] for name, number in numbers.items() if number > 1}
 
-    def note_ahead(self, found: Mapping[tuple[str, float], float], now: float) -> None:
-        """Record until when which distances count, of workers that are, or were, alive in a namespace."""
-        known = {**self._ahead, **found}
-        self._ahead = {key: max(end, self._ahead.get(key, end)) for key, end in known.items() if end >= now}
-        alive = sorted(self._ahead)
-        numbers, farthest = Counter(name for name, _ in alive), dict(alive)
-        self.ahead = {name: farthest[name] for name, number in numbers.items() if number > 1}
+
+def _keep(ends: Ends, found: Mapping[Key, float], now: float) -> None:
+    """Keep `found` beside the others, each until the later of its ends, and drop those that have ended."""
+    for key, end in found.items():
+        ends[key] = max(end, ends.get(key, end))
+    for key, end in [*ends.items()]:
+        if end < now:
+            # Another thread may have done so.
+            ends.pop(key, None)
 
 
 class PublishedRetentions:
@@ -95,8 +109,8 @@ class PublishedRetentions:
         self.elsewhere = None
 
     def are_told(self, own: AbstractSet[Own], at: float) -> bool:
-        """Whether `exchange` has been sent for all of `own`, and isn't due again yet."""
-        return own <= self._told and at < self._looked_at + _LOOK_EVERY
+        """Whether `exchange` has been sent for all of `own`, and isn't due again yet, or isn't allowed."""
+        return self.is_forbidden or (own <= self._told and at < self._looked_at + _LOOK_EVERY)
 
     def exchange(self, own: AbstractSet[Own], *, at: float, now: float) -> tuple[bytes, ...]:
         """Two commands to send before entries with the namespaces and retentions `own`; none if not due."""
@@ -133,7 +147,7 @@ class PublishedRetentions:
         )
         if isinstance(told, ServerError) and told.code == "MOVED":
             self.elsewhere = told
-        distances: dict[tuple[str, float], float] = {}
+        retentions, distances = Ends(), Ends()
         for member, score in _scored(alive):
             text, _, name = member.decode("utf-8", "replace").partition(" ")
             try:
@@ -146,7 +160,8 @@ class PublishedRetentions:
                 if 0 <= seconds <= _FARTHEST_AHEAD:
                     distances[name, seconds] = until
             elif 0 < seconds < math.inf:
-                self._living.note(name, seconds, until)
+                retentions[name, seconds] = until
+        self._living.note(retentions, now)
         self._living.note_ahead(distances, now)
 
 

@@ -29,10 +29,10 @@ class UsualBatch(Batch):
         self.is_usual = self._looks_usual(at)
         if not self.is_usual:
             return super().compose(now=now, at=at, timeout=timeout)
-        self._sent = self._fence.vitals.sent_at = at
-        stores = commands(self._writes, with_get=self._with_get)
-        reads = self._fence.sights.buckets.reads
-        return b"".join((*stores, TIME, reads[_ONLY])), len(stores) + 2
+        fence, stores = self._fence, commands(self._writes, with_get=self._with_get)
+        self._sent = fence.vitals.sent_at = at
+        fence.too_far_ahead = None
+        return b"".join((*stores, TIME, fence.sights.buckets.reads[_ONLY])), len(stores) + 2
 
     def receive(self, replies: list[object], *, now: float, at: float) -> None:
         """Take the replies to this batch, as `Batch.receive`."""
@@ -57,7 +57,7 @@ class UsualBatch(Batch):
             or standing.due
             or standing.watches
             or vitals.has_lost
-            or at >= vitals.looks.due
+            or (at >= vitals.looks.due and vitals.look(at))
             or not vitals.time()
             or self._settings.wait_replicas
             or not self._retentions.are_told(own, at)

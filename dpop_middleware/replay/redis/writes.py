@@ -63,6 +63,7 @@ EVICTED: Final = "the replay store evicts entries"
 CHANGED: Final = ServerError("CHANGED the anchor")
 
 OWNER_SIZE: Final = 16
+_FOREVER: Final = 1e15
 
 Outcome = bool | Unavailable
 
@@ -103,6 +104,7 @@ class PendingWrite:
         "bucket",
         "deadline",
         "entry",
+        "expires_at",
         "held",
         "is_repeat",
         "kept",
@@ -118,12 +120,15 @@ class PendingWrite:
     def __init__(
         self, entry: ReplayEntry, buckets: Buckets, settings: Settings, loop: asyncio.AbstractEventLoop
     ) -> None:
-        # What many writes need at once, `command` computes: in one loop it costs half as much as here.
         self.entry = entry
         self.bucket, self.name = buckets.locate(entry.key)
-        self.kept = max(entry.retention, settings.retention)
-        started = loop.time()
-        self.offset = entry.now - settings.moments.at(started)
+        kept = self.kept = max(entry.retention, settings.retention)
+        # Others may count its age from its `iat`, which a client whose clock is ahead puts later than now.
+        self.expires_at = max(entry.expires_at, entry.now + kept, entry.iat + kept)
+        if not self.expires_at - entry.now < _FOREVER:
+            # Later it would fail all others of its batch.
+            raise ValueError("an entry must expire at some time")
+        self.offset = entry.now - settings.moments.at(started := loop.time())
         self.deadline = started + settings.timeout
         self.answer: asyncio.Future[Outcome] = loop.create_future()
         self.owner = b""
@@ -138,11 +143,9 @@ class PendingWrite:
 
         `GET` costs the server more, so only a repeat has it. `owner` is kept from the first try on.
         """
-        entry, kept = self.entry, self.kept
         self.owner = self.owner or owner
         self.is_repeat = with_get and self.unknown
-        # Others may count its age from its `iat`, which a client whose clock is ahead puts later than now.
-        milliseconds = lifetime(entry.now, max(entry.expires_at, entry.now + kept, entry.iat + kept))
+        milliseconds = lifetime(self.entry.now, self.expires_at)
         return (set_again if self.is_repeat else set_once)(self.name, self.owner, milliseconds)
 
     def judge(self, reply: object) -> Outcome:
@@ -191,14 +194,13 @@ class AnchorReading:
     """Reads the anchor of each bucket of `writes` once, after them, where the server doesn't report changes.
 
     `buckets` are those of the writes, `elsewhere` has those that the server doesn't have, `changed` those
-    whose anchors have changed since they were read. `is_odd` says whether a write that looks new may have to
-    wait, or to be sent elsewhere. While a slot moves, an entry may be written at the node
-    to which it goes, where the anchor comes later: the node that it leaves, asked before, vouches then.
+    whose anchors have changed since they were read. `is_odd`: a write that looks new may have to wait, or to
+    be sent elsewhere. While a slot moves, an entry may be written at the node to which it goes, where the
+    anchor comes later: the node that it leaves, asked before, vouches then.
     """
 
     def __init__(self, writes: Sequence[PendingWrite], fence: Fence) -> None:
-        self._writes = writes
-        self._fence = fence
+        self._writes, self._fence = writes, fence
         self.buckets = tuple(dict.fromkeys(map(_BUCKET, writes)))
         self._read_after: tuple[int, ...] = ()
         self._watched: set[int] = set()
@@ -215,8 +217,7 @@ class AnchorReading:
         self._was_read = fence.active
         if not self._was_read:
             return [], NOTHING_USUAL
-        reads, standing = fence.sights.buckets.reads, fence.standing
-        here = self.buckets
+        here, reads, standing = self.buckets, fence.sights.buckets.reads, fence.standing
         if self._moving:
             here = tuple(bucket for bucket in here if bucket not in self._moving)
         if standing.watched:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Self
@@ -451,8 +451,8 @@ async def test_a_server_that_refuses_the_sorted_set_still_judges_entries() -> No
 
 def test_the_retention_of_an_ended_worker_counts_for_ten_minutes() -> None:
     living = LivingRetentions()
-    living.note("n", 50.0, NOW + 600)
-    living.note("n", 95.0, NOW + 900)
+    living.note({("n", 50.0): NOW + 600}, NOW)
+    living.note({("n", 95.0): NOW + 900}, NOW)
     assert living.shortest("n", NOW + 600) == 50.0
     assert living.shortest("n", NOW + 601) == 95.0
     assert living.shortest("other", NOW) == float("inf")
@@ -632,33 +632,60 @@ def test_an_invalid_distance_is_ignored_and_a_version_without_one_does_no_harm(m
 
 def test_a_retention_counts_for_its_published_time() -> None:
     living = LivingRetentions()
-    living.note("n", 10.0, until=600.0)
-    living.note("n", 10.0, until=5.0)
+    living.note({("n", 10.0): 600.0}, 0.0)
+    living.note({("n", 10.0): 5.0}, 0.0)
     assert living.shortest("n", 599.0) == 10.0
     assert living.shortest("n", 601.0) == math.inf
 
 
-class Ending(float):
-    """The end of a retention, which another thread finds while it is compared."""
+class Compared(float):
+    """A number; while it is compared, another thread does something."""
 
     meanwhile: Callable[[], object] | None = None
 
     def __lt__(self, other: float) -> bool:
+        self._another_thread_runs()
+        return float(self) < other
+
+    def __gt__(self, other: float) -> bool:
+        self._another_thread_runs()
+        return float(self) > other
+
+    __hash__ = float.__hash__
+
+    def _another_thread_runs(self) -> None:
         meanwhile, self.meanwhile = self.meanwhile, None
         if meanwhile is not None:
             meanwhile()
-        return float(self) < other
-
-    __hash__ = float.__hash__
 
 
 def test_a_retention_may_end_in_two_event_loops_at_once() -> None:
     """One store may serve several, each in a thread of its own."""
-    living, end = LivingRetentions(), Ending(5.0)
-    living.note("n", 10.0, until=end)
-    end.meanwhile = lambda: living.shortest("n", 600.0)
+    living, end = LivingRetentions(), Compared(5.0)
+    living.note({("n", 10.0): end}, 0.0)
+    end.meanwhile = lambda: living.note({}, 600.0)
+    living.note({}, 600.0)
     assert living.shortest("n", 600.0) == math.inf
     assert end.meanwhile is None
+
+
+def test_what_two_event_loops_find_at_once_counts() -> None:
+    living, end = LivingRetentions(), NOW + 600
+    of_one, of_other = Compared(10.0), Compared(30.0)
+    of_one.meanwhile = lambda: living.note({("n", 5.0): end}, NOW)
+    living.note({("n", 20.0): end, ("n", of_one): end}, NOW)
+    assert living.shortest("n", NOW) == 5.0
+    of_other.meanwhile = lambda: living.note_ahead({("n", 60.0): end}, NOW)
+    living.note_ahead({("n", 20.0): end, ("n", of_other): end}, NOW)
+    assert living.ahead == {"n": 60.0}
+    assert of_one.meanwhile is of_other.meanwhile is None
+
+
+def test_the_retentions_of_many_namespaces_are_summed_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    noted: list[Mapping[tuple[str, float], float]] = []
+    monkeypatch.setattr(LivingRetentions, "note", lambda _, found, now: noted.append(found))
+    read(LivingRetentions(), 95.0, b"95.0 a", b"95.0 b", b"80.0 b")
+    assert [set(found) for found in noted] == [{("a", 95.0), ("b", 95.0), ("b", 80.0)}]
 
 
 async def test_the_slot_of_the_retentions_may_move() -> None:

@@ -1,6 +1,7 @@
 import asyncio
 import gc
 import logging
+import math
 import os
 import secrets
 import subprocess
@@ -452,6 +453,33 @@ loop.close()
             [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
         )
         assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"expires_at": math.inf},
+        {"expires_at": math.nan},
+        {"expires_at": 1e308},
+        {"expires_at": None},
+        {"retention": math.inf},
+        {"iat": math.inf},
+        {"iat": None},
+        {"now": math.nan},
+        {"now": -math.inf},
+    ],
+    ids=str,
+)
+async def test_an_entry_that_can_not_be_sent_is_an_error_of_its_caller_alone(odd: dict[str, Any]) -> None:
+    """One that an application makes by hand."""
+    async with ScriptedServer() as server:
+        store = RedisReplayStore.from_url(server.url, timeout=2.0)
+        adding = [store.add(item) for item in (entry(), entry()._replace(**odd), entry())]
+        first, told, last = await asyncio.gather(*adding, return_exceptions=True)
+        assert (first, last) == (True, True)
+        assert isinstance(told, ValueError | TypeError)
+        assert server.opened == 1
+        await store.aclose()
 
 
 async def test_writes_of_concurrent_requests_are_sent_together() -> None:

@@ -89,7 +89,7 @@ async def test_a_proof_from_after_since_is_vouched_for(quiet: Fence) -> None:
 
 async def test_a_proof_that_another_worker_may_have_forgotten_is_not_judged(quiet: Fence) -> None:
     settings = Settings()
-    settings.living.note("n", 100.0, until=NOW + 600)
+    settings.living.note({("n", 100.0): NOW + 600}, NOW)
     for retention, age, judged in ((300.0, 95.0, True), (300.0, 95.001, False), (100.0, 1000.0, True)):
         items = [write(0, namespace="n", retention=retention, made_at=NOW - age) for _ in range(2)]
         Received(quiet, items, 1, [], b"OK", b"OK", KNOWN, settings=settings)
