@@ -90,7 +90,7 @@ class Worker:
         for each in known:
             for name in ("buckets", "_living"):
                 each.pop(name, None)
-        known.append({"warnings": set(self.settings.notices._said)})
+        known.append({"warnings": set(vars(self.settings.notices)["_said"])})
         return known, vitals.has_lost, vitals.sent_at, vitals.info, fence.too_far_ahead, fence.has_to_tell
 
 
