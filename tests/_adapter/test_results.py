@@ -180,12 +180,12 @@ def test_nothing_that_replaces_the_dispatch_of_a_class_takes_a_refusal_for_a_val
         pass
 
     replaced = requires_dpop(api, required=False)(Replaced)
-    replaced.dispatch = functools.wraps(replaced.dispatch)(answer)  # type: ignore[method-assign]
+    replaced.dispatch = functools.wraps(replaced.dispatch)(answer)  # type: ignore[method-assign] # as instrumentation does
 
     class OfTheObject(Files):
         def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
             super().__init__(scope, receive, send)
-            self.dispatch = MethodType(answer, self)  # type: ignore[method-assign]
+            self.dispatch = MethodType(answer, self)  # type: ignore[method-assign] # as an application may
 
     class Awaited(Files):
         def __await__(self) -> Any:

@@ -25,15 +25,15 @@ KEY = DPoPKey.generate()
 @pytest.mark.parametrize(
     "wrong",
     [
-        lambda: DPoPAuth(KEY.private_jwk()),  # type: ignore[arg-type]
-        lambda: DPoPTransport(KEY.private_jwk()),  # type: ignore[arg-type]
-        lambda: DPoPAuth(KEY, {"access_token": "s3cr3t"}),  # type: ignore[arg-type]
+        lambda: DPoPAuth(KEY.private_jwk()),  # type: ignore[arg-type] # a JWK is no key, on purpose
+        lambda: DPoPTransport(KEY.private_jwk()),  # type: ignore[arg-type] # as above
+        lambda: DPoPAuth(KEY, {"access_token": "s3cr3t"}),  # type: ignore[arg-type] # an answer is no token
         lambda: authorization_url(
             "https://auth.example.com/authorize",
             client_id="my_client",
             redirect_uri="https://app.example.com/back",
             code_challenge="challenge",
-            key=KEY.private_jwk(),  # type: ignore[arg-type]
+            key=KEY.private_jwk(),  # type: ignore[arg-type] # as above
         ),
     ],
 )

@@ -24,7 +24,7 @@ def sentinels(implementation: str) -> Iterator[Sentinels]:
         yield sentinels
 
 
-async def works(store: RedisReplayStore) -> None:
+async def assert_it_works(store: RedisReplayStore) -> None:
     item = entry()
     assert await store.add(item) is True
     assert await store.add(item) is False
@@ -38,7 +38,7 @@ async def test_a_failover_under_load_lets_no_replay_pass(sentinels: Sentinels) -
     servers once a second, so the promotion itself may be a second older than that.
     """
     store = RedisReplayStore.from_url(sentinels.url)
-    await works(store)
+    await assert_it_works(store)
     assert (await store.health()).nodes[0].address == "sentinel proofs"
     (replica,) = sentinels.replicas
 
@@ -77,7 +77,7 @@ async def test_a_sentinel_client_of_redis_py_can_be_used(sentinels: Sentinels) -
     sentinel = sentinel_client([(HOST, server.port) for server in sentinels.sentinels], socket_timeout=0.5)
     client = sentinel.master_for(sentinels.service)
     store = RedisReplayStore(client, new_server="accept")
-    await works(store)
+    await assert_it_works(store)
     assert (await store.health()).ok
     await store.aclose()
     await client.aclose()
@@ -102,7 +102,7 @@ async def test_a_promotion_that_lost_entries_is_noticed(implementation: str) -> 
     ):
         until(lambda: replica.run("ROLE")[3] == "connected")
         store = RedisReplayStore.from_url(master.url, new_server="accept")
-        await works(store)
+        await assert_it_works(store)
         # From here on the replica gets no more data from the master.
         replica.run("REPLICAOF", "NO", "ONE")
         lost = [entry() for _ in range(200)]

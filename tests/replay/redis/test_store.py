@@ -53,7 +53,7 @@ async def store(shared_server: Server) -> AsyncIterator[RedisReplayStore]:
     await store.aclose()
 
 
-async def works(store: RedisReplayStore) -> None:
+async def assert_it_works(store: RedisReplayStore) -> None:
     item = entry()
     assert await store.add(item) is True
     assert await store.add(item) is False
@@ -68,7 +68,7 @@ class TestWaysToConnect:
         self, shared_server: Server, options: dict[str, Any]
     ) -> None:
         client = Redis(host=HOST, port=shared_server.port, **options)
-        await works(RedisReplayStore(client, prefix=secrets.token_hex(4), timeout=2.0))
+        await assert_it_works(RedisReplayStore(client, prefix=secrets.token_hex(4), timeout=2.0))
         assert await client.ping() is True
         await client.aclose()
 
@@ -87,12 +87,12 @@ class TestWaysToConnect:
         with Server({"unixsocket": path}, implementation=implementation):
             store = RedisReplayStore.from_url(f"unix://{path}", timeout=2.0)
             assert (await store.health()).nodes[0].address == str(path)
-            await works(store)
+            await assert_it_works(store)
 
     async def test_a_user_with_a_password_can_connect(self, server: Server) -> None:
         server.run("ACL", "SETUSER", "api", "on", ">p@ss/word", "~dpop:*", "+@all")
         url = server.url.replace("//", "//api:p%40ss%2Fword@")
-        await works(RedisReplayStore.from_url(url, timeout=2.0))
+        await assert_it_works(RedisReplayStore.from_url(url, timeout=2.0))
 
 
 @pytest.mark.skipif("redis" not in implementations(), reason="redis-server is not installed: no TLS server")
@@ -118,7 +118,7 @@ class TestTLS:
 
     async def test_a_store_works_over_tls(self, tls_server: Server, tmp_path: Path) -> None:
         url = f"rediss://localhost:{tls_server.port}?ssl_ca_certs={tmp_path / 'ca.pem'}"
-        await works(RedisReplayStore.from_url(url, timeout=2.0))
+        await assert_it_works(RedisReplayStore.from_url(url, timeout=2.0))
 
     async def test_an_unknown_authority_or_name_is_503(self, tls_server: Server, tmp_path: Path) -> None:
         for url in (
@@ -280,7 +280,7 @@ class TestLifeCycle:
         outcomes = await asyncio.gather(*waiting, late)
         server.resume()
         assert all(isinstance(outcome, Unavailable) for outcome in outcomes)
-        await works(store)
+        await assert_it_works(store)
         await store.aclose()
 
     async def test_a_store_may_be_closed_before_use_and_twice(self) -> None:

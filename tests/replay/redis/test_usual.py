@@ -262,7 +262,7 @@ async def test_two_workers_to_which_the_same_happens_know_and_answer_the_same(
         try:
             for _ in range(30):
                 pair.batch()
-        except Exception as error:
+        except Exception as error:  # raised again, whatever it is, with its seed
             error.add_note(f"seed {seed}")
             raise
         took_fewer_steps += pair.workers[1].took_fewer_steps

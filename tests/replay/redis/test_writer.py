@@ -70,7 +70,7 @@ async def test_a_writer_without_work_ends_quietly() -> None:
     await idle.aclose()
 
 
-async def _survives_a_reset(url_port: int) -> None:
+async def _assert_it_survives_a_reset(url_port: int) -> None:
     async with Proxy(url_port) as proxy:
         store = RedisReplayStore.from_url(proxy.url, timeout=2.0)
         assert [await store.add(entry()) for _ in range(4)] == [True] * 4
@@ -84,7 +84,7 @@ async def _survives_a_reset(url_port: int) -> None:
 def test_an_idle_connection_that_was_reset_is_replaced(
     shared_server: Server, run: Callable[..., None]
 ) -> None:
-    run(_survives_a_reset(shared_server.port))
+    run(_assert_it_survives_a_reset(shared_server.port))
 
 
 async def test_a_write_that_a_transport_refuses_waits_for_the_task() -> None:
