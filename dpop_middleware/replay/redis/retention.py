@@ -110,7 +110,7 @@ class PublishedRetentions:
 
     def are_told(self, own: AbstractSet[Own], at: float) -> bool:
         """Whether `exchange` has been sent for all of `own`, and isn't due again yet, or isn't allowed."""
-        return self.is_forbidden or (own <= self._told and at < self._looked_at + _LOOK_EVERY)
+        return not own or self.is_forbidden or (own <= self._told and at < self._looked_at + _LOOK_EVERY)
 
     def exchange(self, own: AbstractSet[Own], *, at: float, now: float) -> tuple[bytes, ...]:
         """Two commands to send before entries with the namespaces and retentions `own`; none if not due."""

@@ -49,7 +49,8 @@ class UsualBatch(Batch):
         for write in self._writes:
             if write.unknown:
                 return False
-            own.add((write.entry.namespace, write.kept, write.entry.ahead))
+            if write.entry.retention:
+                own.add((write.entry.namespace, write.kept, write.entry.ahead))
         fence, vitals, standing = self._fence, self._fence.vitals, self._fence.standing
         known = None if fence.sights.buckets.spread else standing.agreed.get(_ONLY)
         if (
@@ -67,18 +68,18 @@ class UsualBatch(Batch):
         return True
 
     def _take_usual(self, replies: list[object], *, now: float, at: float) -> bool:
-        """Judge the entries if each was stored and nothing has changed; return whether that is so."""
+        """Judge the entries if each was stored, or was there, and nothing has changed; return whether so."""
         *stored, time, anchor = replies
         fence = self._fence
         known = fence.standing.agreed.get(_ONLY)
-        if stored.count(b"OK") != len(stored) or anchor != known:
+        if stored.count(b"OK") + stored.count(None) != len(stored) or anchor != known:
             return False
         self._read_time(time, at)
         fence.heed(at=at, now=now)
         fence.observe(_ONLY, known, now, at)
         new, since = NewEntries(self._settings, fence, self._own, now), fence.sights.since[_ONLY]
-        for write in self._writes:
-            write.resolve(new.outcome(write.entry, since))
+        for write, reply in zip(self._writes, stored, strict=True):
+            write.resolve(new.outcome(write.entry, since) if reply else False)
         warn_of_findings(fence, self._settings.notices, now)
         self.outcome = []
         return True

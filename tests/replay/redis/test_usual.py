@@ -241,8 +241,9 @@ class Pair:
                 return None
             case [b"SET", name, *_] if b"::" not in name:
                 is_repeat = b"GET" in command
-                stored = choose.choice((None, b"o" * OWNER_SIZE, b"OK")) if is_repeat else b"OK"
-                odd: tuple[object, ...] = (None, FULL, ServerError("READONLY no"), b"stray", 7)
+                # Of a first try nil says that the proof was used.
+                stored = choose.choice((None, b"o" * OWNER_SIZE if is_repeat else b"OK", b"OK", b"OK"))
+                odd: tuple[object, ...] = (FULL, ServerError("READONLY no"), b"stray", 7)
                 return choose.choice(odd) if is_odd else stored
             case [b"ZRANGEBYSCORE", *_]:
                 alive: tuple[object, ...] = ([], [b"60.0 a", b"%.3f" % (self.at + self.offset + 600)])
@@ -290,3 +291,17 @@ async def test_batches_are_usual_also_where_a_server_refuses_a_question_for_good
         worker.receive(batch, replies, at, 0.0)
         assert write.answer.result() is True
     assert worker.took_fewer_steps == 1
+
+
+async def test_a_used_proof_makes_no_batch_unusual() -> None:
+    settings = Settings(timeout=5.0)
+    worker = Worker(UsualBatch, settings, INFO, KNOWN, watches=False)
+    buckets, loop = worker.fence.sights.buckets, asyncio.get_running_loop()
+    # As tickets: no policy may ask for them later.
+    writes = [PendingWrite(entry(now=NOW), buckets, settings, loop) for _ in range(3)]
+    batch, _, _ = worker.send(writes, NOW, 0.0)
+    composed = vars(batch).keys()
+    worker.receive(batch, [b"OK", None, b"OK", [b"%d" % NOW, b"0"], KNOWN], NOW, 0.0)
+    assert [write.answer.result() for write in writes] == [True, False, True]
+    assert worker.took_fewer_steps == 1
+    assert "_reading" not in composed, "the general batch would read the anchors"
