@@ -8,8 +8,7 @@ store or a token verifier, need pytest and pytest-asyncio.
 From the top down:
 
     conformance.py        the suite as pytest tests of an application
-    suite.py              the suite: runs cases against a target
-    cases.py              the cases: a request each, and its right answer
+    suite.py              the suite: its cases, a request each and its right answer, run against a target
     target.py             the application under test
     defects.py            broken proofs
     fixtures.py           fixtures of pytest

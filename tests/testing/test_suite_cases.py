@@ -12,8 +12,7 @@ from dpop_middleware.checks import Check
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.jose import base64url
 from dpop_middleware.testing import BROKEN_PROOFS, TestIssuer
-from dpop_middleware.testing.cases import CASES, Case, CaseRun
-from dpop_middleware.testing.suite import run_case
+from dpop_middleware.testing.suite import CASES, Case, CaseRun, run_case
 from dpop_middleware.testing.target import Target
 from tests.support.adapters import ORIGIN, World, reached
 from tests.support.api import RESOURCE, Tokens
