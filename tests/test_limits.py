@@ -9,7 +9,7 @@ from dpop_middleware._request.request import MAX_TOKEN_SIZE, ResourceRequest, cr
 from dpop_middleware._request.uri import normalize, parse_base_url
 from dpop_middleware.errors import DPoPError
 from dpop_middleware.jose import JOSEError, strict_json
-from dpop_middleware.tokens import admission, cache, jwks, resolved_issuers
+from dpop_middleware.tokens import admission, cache, jwks, named_issuers
 from tests.support.api import Api
 
 
@@ -72,8 +72,8 @@ async def test_a_request_has_at_most_256_fields() -> None:
         (admission.MAX_MISSING, 4_096),
         (cache.MAX_CACHED_TOKENS, 10_000),
         (cache.MAX_CACHED_BYTES, 67_108_864),
-        (resolved_issuers.LOOKUPS, 100),
-        (resolved_issuers.MAX_UNKNOWN, 10_000),
+        (named_issuers.LOOKUPS, 100),
+        (named_issuers.MAX_UNKNOWN, 10_000),
     ],
 )
 def test_limits_that_other_tests_go_by_are_the_ones_that_are_promised(limit: int, number: int) -> None:

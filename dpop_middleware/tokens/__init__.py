@@ -7,7 +7,7 @@ From the top down:
     jwt.py                JWTAccessTokenVerifier, for signed JWTs (RFC 9068)
     jwt_or_opaque.py      JWTOrOpaqueVerifier, for an issuer of both kinds
     multi_issuer.py       MultiIssuerVerifier: several issuers, each by its own verifier
-    resolved_issuers.py   issuers that are looked up when a token names them
+    named_issuers.py      the issuer that a token names, unverified, looked up where it isn't configured
     signed_token.py       the form and the header of a token, and the key that signed it
     claims.py             the claims of a token, parsed and judged
     cache.py              tokens that were verified before, and the rule of eviction

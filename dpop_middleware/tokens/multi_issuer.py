@@ -4,25 +4,21 @@
 
 No verifier ever has the keys of another issuer, so a key of A can't sign a token of B, whatever its `kid`.
 The verifier compares `iss` again, after the signature. So a sender gains nothing by a payload in which
-another `iss` is found than the one at the top. The payload is searched at C speed, not parsed.
+another `iss` is found than the one at the top.
 """
 
-import json
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any
 
 from dpop_middleware import _options as options
-from dpop_middleware._request.request import MAX_TOKEN_SIZE
 from dpop_middleware._runtime import aclose_parts, open_parts
-from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, InvalidToken
 from dpop_middleware.health import PartHealth, health_of_each
-from dpop_middleware.jose import JOSEError, base64url, compact
 from dpop_middleware.tokens.access_token import TOKEN_CLOCK_SKEW, AccessToken, AccessTokenVerifier
 from dpop_middleware.tokens.claims import another_issuer
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
+from dpop_middleware.tokens.named_issuers import IssuerResolver, Limits, ResolvedIssuers, unverified_issuer
 from dpop_middleware.tokens.optional_members import (
     asks_another_server,
     audiences_of_all,
@@ -30,21 +26,8 @@ from dpop_middleware.tokens.optional_members import (
     key_ages_of_all,
     may_ask_another_server,
 )
-from dpop_middleware.tokens.resolved_issuers import IssuerResolver, Limits, ResolvedIssuers
-from dpop_middleware.tokens.signed_token import not_a_jwt
 
-__all__ = ["IssuersHealth", "MultiIssuerVerifier", "unverified_issuer"]
-
-# Within a JSON string each quote has a backslash before it, so this finds only members, at any depth.
-# A name has at most 512 characters, each of which may be escaped: a longer one isn't read to its end.
-_ISS: Final = re.compile(rb'"iss"\s*:\s*("[^"\\]{0,512}+(?:\\.[^"\\]{0,517}+){0,128}+")')
-# Possessive, and a string without an end is taken to the end of the payload: no octet is read twice.
-_STRING: Final = re.compile(rb'(?s)"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)')
-_URL: Final = re.compile(r"[\x21-\x7e]{1,512}")
-# Limits for a payload that names several issuers, in `act` for instance.
-_MOST_QUOTES: Final = 1000
-_MOST_ESCAPES: Final = 300
-_MOST_ISSUERS: Final = 8
+__all__ = ["IssuersHealth", "MultiIssuerVerifier"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,50 +182,3 @@ def _checked(verifiers: object) -> tuple[AccessTokenVerifier, ...]:
 def _among_several(verifier: AccessTokenVerifier) -> AccessTokenVerifier:
     """Return a verifier whose tokens name their issuer, where `verifier` supports that; else `verifier`."""
     return verifier.among_several() if isinstance(verifier, JWTAccessTokenVerifier) else verifier
-
-
-def unverified_issuer(token: str) -> str:
-    """Return the `iss` of `token`, unverified; raises InvalidToken.
-
-    Not checked: the signature, and whether this is the `iss` at the top where the payload has no other one.
-    """
-    if len(token) > MAX_TOKEN_SIZE:
-        raise not_a_jwt()
-    try:
-        payload = base64url.decode(compact.split(token).payload)
-    except JOSEError as error:
-        raise not_a_jwt(error.description) from error
-    issuer = _named(payload)
-    if issuer is None or not _URL.fullmatch(issuer):
-        raise InvalidToken(
-            "the access token doesn't say which issuer it is from",
-            check=Check.TOKEN_CLAIMS,
-            expected="iss",
-            actual="no issuer, or more than one",
-        )
-    return issuer
-
-
-def _named(payload: bytes) -> str | None:
-    if payload.count(b'"iss"') > _MOST_ISSUERS:
-        return None
-    found = set(_ISS.findall(payload))
-    if len(found) == 1:
-        return _text(found.pop())
-    if payload.count(b'"') > _MOST_QUOTES or payload.count(b"\\") > _MOST_ESCAPES:
-        return None
-    depth = seen = 0
-    for named in _ISS.finditer(payload):
-        between = _STRING.sub(b"", payload[seen : named.start()])
-        depth += sum(map(between.count, (b"{", b"["))) - sum(map(between.count, (b"}", b"]")))
-        if depth == 1:
-            return _text(named[1])
-        seen = named.end()
-    return None
-
-
-def _text(quoted: bytes) -> str | None:
-    try:
-        return str(json.loads(quoted))
-    except ValueError:
-        return None

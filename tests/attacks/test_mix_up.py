@@ -20,7 +20,7 @@ from dpop_middleware.events import AuthenticationEvent
 from dpop_middleware.jose import base64url
 from dpop_middleware.testing import ABSENT, TestIssuer
 from dpop_middleware.testing.issuer import merged
-from dpop_middleware.tokens import resolved_issuers
+from dpop_middleware.tokens import named_issuers
 from dpop_middleware.tokens.admission import MAX_UNAVAILABLE
 from tests.support.api import request
 
@@ -155,7 +155,7 @@ async def test_the_attacker_replays_a_proof_at_a_server_of_other_issuers(world: 
 async def test_the_attacker_floods_the_server_with_unknown_issuers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(resolved_issuers, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    monkeypatch.setattr(named_issuers, "time", SimpleNamespace(monotonic=lambda: 0.0))
     asked: list[str] = []
 
     async def resolver(issuer: str) -> AccessTokenVerifier | None:
@@ -172,7 +172,7 @@ async def test_the_attacker_floods_the_server_with_unknown_issuers(
         error = await world.refused(made_up.token(jkt=KEY.jkt, iss=f"https://{number}.example.com"))
         unavailable += isinstance(error, Unavailable)
         assert error.check is Check.TOKEN_ISS
-    assert (len(asked), unavailable) == (1 + resolved_issuers.LOOKUPS, MAX_UNAVAILABLE)
+    assert (len(asked), unavailable) == (1 + named_issuers.LOOKUPS, MAX_UNAVAILABLE)
     assert (await world.ask(issuer.token(jkt=KEY.jkt))).issuer == issuer.issuer
     assert (await world.ask(world.a.token(jkt=KEY.jkt))).issuer == A
     assert (await world.ask(world.b.token(jkt=KEY.jkt))).issuer == B

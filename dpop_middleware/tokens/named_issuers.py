@@ -1,4 +1,6 @@
-"""Issuers that are looked up when a token names them (tenants): bounded, cached and shared.
+"""The issuer that a token names: found in its payload, unverified, and looked up where it isn't configured.
+
+The payload is searched at C speed, not parsed. Look-ups (of tenants) are bounded, cached and shared:
 
     cached and young                        -> its verifier
     cached and old                          -> looked up again; its verifier isn't used before the result
@@ -13,20 +15,32 @@ tenants aren't: after a deploy, all tenants come at once.
 """
 
 import asyncio
+import json
+import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from dpop_middleware._options import provides
+from dpop_middleware._request.request import MAX_TOKEN_SIZE
 from dpop_middleware._runtime import is_cancellation
 from dpop_middleware.checks import Check
-from dpop_middleware.errors import ConfigurationError, Unavailable
+from dpop_middleware.errors import ConfigurationError, InvalidToken, Unavailable
+from dpop_middleware.jose import JOSEError, base64url, compact
 from dpop_middleware.tokens.access_token import AccessTokenVerifier
 from dpop_middleware.tokens.admission import Admission, WaitingRoom
 from dpop_middleware.tokens.cache import BoundedCache
+from dpop_middleware.tokens.signed_token import not_a_jwt
 
-__all__ = ["LOOKUPS", "MAX_UNKNOWN", "IssuerResolver", "Limits", "ResolvedIssuers"]
+__all__ = [
+    "LOOKUPS",
+    "MAX_UNKNOWN",
+    "IssuerResolver",
+    "Limits",
+    "ResolvedIssuers",
+    "unverified_issuer",
+]
 
 IssuerResolver = Callable[[str], Awaitable[AccessTokenVerifier | None]]
 """Returns the verifier for an issuer that a token names, None for one that isn't trusted."""
@@ -39,6 +53,64 @@ MAX_UNKNOWN: Final = 10_000
 
 _UNKNOWN_BYTES: Final = 4 * 1024 * 1024
 _UNBOUNDED: Final = 2**62
+
+# Within a JSON string each quote has a backslash before it, so this finds only members, at any depth.
+# A name has at most 512 characters, each of which may be escaped: a longer one isn't read to its end.
+_ISS: Final = re.compile(rb'"iss"\s*:\s*("[^"\\]{0,512}+(?:\\.[^"\\]{0,517}+){0,128}+")')
+# Possessive, and a string without an end is taken to the end of the payload: no octet is read twice.
+_STRING: Final = re.compile(rb'(?s)"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)')
+_URL: Final = re.compile(r"[\x21-\x7e]{1,512}")
+# Limits for a payload that names several issuers, in `act` for instance.
+_MOST_QUOTES: Final = 1000
+_MOST_ESCAPES: Final = 300
+_MOST_ISSUERS: Final = 8
+
+
+def unverified_issuer(token: str) -> str:
+    """Return the `iss` of `token`, unverified; raises InvalidToken.
+
+    Not checked: the signature, and whether this is the `iss` at the top where the payload has no other one.
+    """
+    if len(token) > MAX_TOKEN_SIZE:
+        raise not_a_jwt()
+    try:
+        payload = base64url.decode(compact.split(token).payload)
+    except JOSEError as error:
+        raise not_a_jwt(error.description) from error
+    issuer = _named(payload)
+    if issuer is None or not _URL.fullmatch(issuer):
+        raise InvalidToken(
+            "the access token doesn't say which issuer it is from",
+            check=Check.TOKEN_CLAIMS,
+            expected="iss",
+            actual="no issuer, or more than one",
+        )
+    return issuer
+
+
+def _named(payload: bytes) -> str | None:
+    if payload.count(b'"iss"') > _MOST_ISSUERS:
+        return None
+    found = set(_ISS.findall(payload))
+    if len(found) == 1:
+        return _text(found.pop())
+    if payload.count(b'"') > _MOST_QUOTES or payload.count(b"\\") > _MOST_ESCAPES:
+        return None
+    depth = seen = 0
+    for named in _ISS.finditer(payload):
+        between = _STRING.sub(b"", payload[seen : named.start()])
+        depth += sum(map(between.count, (b"{", b"["))) - sum(map(between.count, (b"}", b"]")))
+        if depth == 1:
+            return _text(named[1])
+        seen = named.end()
+    return None
+
+
+def _text(quoted: bytes) -> str | None:
+    try:
+        return str(json.loads(quoted))
+    except ValueError:
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

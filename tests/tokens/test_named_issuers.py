@@ -9,9 +9,9 @@ import pytest
 from dpop_middleware import AccessToken, AccessTokenVerifier
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, Unavailable
-from dpop_middleware.tokens import resolved_issuers
+from dpop_middleware.tokens import named_issuers
 from dpop_middleware.tokens.admission import MAX_UNAVAILABLE, MAX_WAITING
-from dpop_middleware.tokens.resolved_issuers import Limits, ResolvedIssuers
+from dpop_middleware.tokens.named_issuers import Limits, ResolvedIssuers
 
 
 class Verifier:
@@ -32,7 +32,7 @@ class Tenants:
         self.fault: BaseException | None = None
         self.gate: asyncio.Event | None = None
         self.now = 1000.0
-        patch.setattr(resolved_issuers, "time", SimpleNamespace(monotonic=lambda: self.now))
+        patch.setattr(named_issuers, "time", SimpleNamespace(monotonic=lambda: self.now))
         limits: dict[str, Any] = {"max_issuers": 3, "lifetime": 300, "unknown_lifetime": 5, "timeout": 0.5}
         self.resolved = ResolvedIssuers(self.resolve, self.prepare, Limits(**limits | changes))
 
@@ -251,7 +251,7 @@ async def test_of_tenants_that_come_at_once_none_is_taken_for_a_made_up_issuer(t
     tenants.add(*names)
     found = await asyncio.gather(*map(tenants.resolved.verifier, names), return_exceptions=True)
     assert {type(one) for one in found} == {Verifier, Unavailable}
-    assert sum(isinstance(one, Verifier) for one in found) == resolved_issuers.LOOKUPS
+    assert sum(isinstance(one, Verifier) for one in found) == named_issuers.LOOKUPS
 
 
 async def test_made_up_issuers_are_looked_up_at_a_bounded_rate(tenants: Tenants) -> None:
@@ -262,7 +262,7 @@ async def test_made_up_issuers_are_looked_up_at_a_bounded_rate(tenants: Tenants)
             verdicts.append(await tenants.resolved.verifier(f"https://{number}.example"))
         except Unavailable:
             verdicts.append("503")
-    assert len(tenants.asked) == 1 + resolved_issuers.LOOKUPS, "the tenant's doesn't count"
+    assert len(tenants.asked) == 1 + named_issuers.LOOKUPS, "the tenant's doesn't count"
     # The excess gets a bounded number of 503s; after that it is refused like an unknown issuer.
     assert verdicts.count("503") == MAX_UNAVAILABLE
     assert set(verdicts) == {None, "503"}
