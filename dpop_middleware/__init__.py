@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from dpop_middleware._resource_metadata import ResourceMetadata
     from dpop_middleware.replay.redis import RedisReplayStore
     from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
-    from dpop_middleware.tokens.jwt_or_opaque import JWTOrOpaqueVerifier
-    from dpop_middleware.tokens.multi_issuer import MultiIssuerVerifier
+    from dpop_middleware.tokens.several_verifiers import JWTOrOpaqueVerifier, MultiIssuerVerifier
     from dpop_middleware.websocket_tickets import WebSocketTickets
 
 __all__ = [
@@ -54,8 +53,8 @@ __getattr__ = importing(
     __name__,
     {
         "JWTAccessTokenVerifier": "tokens.jwt",
-        "JWTOrOpaqueVerifier": "tokens.jwt_or_opaque",
-        "MultiIssuerVerifier": "tokens.multi_issuer",
+        "JWTOrOpaqueVerifier": "tokens.several_verifiers",
+        "MultiIssuerVerifier": "tokens.several_verifiers",
         "RedisReplayStore": "replay.redis",
         "ResourceMetadata": "_resource_metadata",
         "WebSocketTickets": "websocket_tickets",

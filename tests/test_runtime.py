@@ -104,8 +104,8 @@ async def _checked() -> None:
 
 LAZY = {
     "JWTAccessTokenVerifier": "dpop_middleware.tokens.jwt",
-    "JWTOrOpaqueVerifier": "dpop_middleware.tokens.jwt_or_opaque",
-    "MultiIssuerVerifier": "dpop_middleware.tokens.multi_issuer",
+    "JWTOrOpaqueVerifier": "dpop_middleware.tokens.several_verifiers",
+    "MultiIssuerVerifier": "dpop_middleware.tokens.several_verifiers",
     "RedisReplayStore": "dpop_middleware.replay.redis",
     "ResourceMetadata": "dpop_middleware._resource_metadata",
     "WebSocketTickets": "dpop_middleware.websocket_tickets",

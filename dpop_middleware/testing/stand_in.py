@@ -18,8 +18,7 @@ from dpop_middleware.profiles import KNOWN, RFC9068, Profile
 from dpop_middleware.replay.memory import MemoryReplayStore
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
-from dpop_middleware.tokens.jwt_or_opaque import JWTOrOpaqueVerifier
-from dpop_middleware.tokens.multi_issuer import MultiIssuerVerifier
+from dpop_middleware.tokens.several_verifiers import JWTOrOpaqueVerifier, MultiIssuerVerifier
 
 __all__ = [
     "Trusted",

@@ -5,8 +5,7 @@ From the top down:
     access_token.py       the value, what it says beyond its scopes, and the protocol
     optional_members.py   what a verifier may say of itself besides
     jwt.py                JWTAccessTokenVerifier, for signed JWTs (RFC 9068)
-    jwt_or_opaque.py      JWTOrOpaqueVerifier, for an issuer of both kinds
-    multi_issuer.py       MultiIssuerVerifier: several issuers, each by its own verifier
+    several_verifiers.py  JWTOrOpaqueVerifier and MultiIssuerVerifier, which consist of other verifiers
     named_issuers.py      the issuer that a token names, unverified, looked up where it isn't configured
     signed_token.py       the form and the header of a token, and the key that signed it
     claims.py             the claims of a token, parsed and judged
@@ -28,8 +27,7 @@ from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 
 if TYPE_CHECKING:
     from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
-    from dpop_middleware.tokens.jwt_or_opaque import JWTOrOpaqueVerifier
-    from dpop_middleware.tokens.multi_issuer import MultiIssuerVerifier
+    from dpop_middleware.tokens.several_verifiers import JWTOrOpaqueVerifier, MultiIssuerVerifier
 
 __all__ = [
     "AccessToken",
@@ -45,7 +43,7 @@ __getattr__ = importing(
     __name__,
     {
         "JWTAccessTokenVerifier": "jwt",
-        "JWTOrOpaqueVerifier": "jwt_or_opaque",
-        "MultiIssuerVerifier": "multi_issuer",
+        "JWTOrOpaqueVerifier": "several_verifiers",
+        "MultiIssuerVerifier": "several_verifiers",
     },
 )

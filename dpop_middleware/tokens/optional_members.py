@@ -7,7 +7,6 @@ from dpop_middleware.tokens.access_token import LONGEST_CLOCK_SKEW, TOKEN_CLOCK_
 
 __all__ = [
     "asks_another_server",
-    "audiences_of_all",
     "checked_clock_skew",
     "clock_skew_of",
     "key_ages_of_all",
@@ -46,12 +45,6 @@ def may_ask_another_server(verifier: object) -> bool:
     if not callable(ask) or is_asynchronous(ask):
         raise refused("the verifier's is_remote", "a synchronous function of a token", ask)
     return True
-
-
-def audiences_of_all(verifiers: Iterable[object]) -> frozenset[str]:
-    """Return the audiences that all of `verifiers` accept; a verifier without `audiences` accepts none."""
-    known = [frozenset(getattr(verifier, "audiences", ())) for verifier in verifiers]
-    return frozenset.intersection(*known) if known else frozenset()
 
 
 def key_ages_of_all(verifiers: Iterable[object]) -> tuple[tuple[str, float], ...]:

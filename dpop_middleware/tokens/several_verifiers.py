@@ -1,10 +1,11 @@
-"""Access tokens of several issuers: only the `iss` of a token says which verifier verifies it.
+"""Verifiers that consist of others: one for each kind of token, or one for each issuer.
 
+    token -> three segments, or not -> the verifier of its kind
     token -> the `iss` that it names, unverified -> that issuer's verifier -> its keys, audience and rules
 
-No verifier ever has the keys of another issuer, so a key of A can't sign a token of B, whatever its `kid`.
-The verifier compares `iss` again, after the signature. So a sender gains nothing by a payload in which
-another `iss` is found than the one at the top.
+A token is verified by one of them, whatever comes of it. No verifier ever has the keys of another issuer, so
+a key of A can't sign a token of B, whatever its `kid`. The verifier compares `iss` again, after the
+signature. So a sender gains nothing by a payload in which another `iss` is found than the one at the top.
 """
 
 from collections.abc import Iterable
@@ -21,13 +22,107 @@ from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
 from dpop_middleware.tokens.named_issuers import IssuerResolver, Limits, ResolvedIssuers, unverified_issuer
 from dpop_middleware.tokens.optional_members import (
     asks_another_server,
-    audiences_of_all,
     clock_skew_of,
     key_ages_of_all,
     may_ask_another_server,
 )
+from dpop_middleware.tokens.signed_token import has_three_segments
 
-__all__ = ["IssuersHealth", "MultiIssuerVerifier"]
+__all__ = ["BothHealth", "IssuersHealth", "JWTOrOpaqueVerifier", "MultiIssuerVerifier"]
+
+
+class _Several:
+    """What several verifiers promise together: what each of them does."""
+
+    def __init__(self, verifiers: tuple[AccessTokenVerifier, ...]) -> None:
+        self._verifiers = verifiers
+        self._clock_skew = min(map(clock_skew_of, verifiers), default=TOKEN_CLOCK_SKEW)
+        # `is_remote` says it of one token.
+        self.remote = bool([one for one in verifiers if may_ask_another_server(one)])
+
+    @property
+    def audiences(self) -> frozenset[str]:
+        """The identifiers of this resource server that tokens of each verifier may name."""
+        known = [frozenset(getattr(verifier, "audiences", ())) for verifier in self._verifiers]
+        return frozenset.intersection(*known) if known else frozenset()
+
+    @property
+    def clock_skew(self) -> float:
+        """Seconds for which every verifier accepts a token after its expiry."""
+        return self._clock_skew
+
+    def key_ages(self) -> tuple[tuple[str, float], ...]:
+        """Return each issuer of signed tokens, and for how many seconds its keys have been held."""
+        return key_ages_of_all(self._verifiers)
+
+    async def open(self) -> None:
+        """Open every verifier: those for JWTs begin to fetch their keys."""
+        await open_parts(*self._verifiers)
+
+    async def aclose(self) -> None:
+        """Close every verifier, even if closing one of them fails."""
+        await aclose_parts(*self._verifiers)
+
+
+def _among_several(verifier: AccessTokenVerifier) -> AccessTokenVerifier:
+    """Return a verifier whose tokens name their issuer, where `verifier` supports that; else `verifier`."""
+    return verifier.among_several() if isinstance(verifier, JWTAccessTokenVerifier) else verifier
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BothHealth:
+    """The current state of two verifiers: `ok` when both are; `error` is what is wrong, or None."""
+
+    ok: bool
+    jwt: PartHealth
+    opaque: PartHealth
+    error: str | None = None
+
+
+class JWTOrOpaqueVerifier(_Several):
+    """Verifies tokens of both kinds, each by its own verifier.
+
+    - `jwt`: for tokens of three segments with dots between, whatever their content: a token that it refuses
+      stays refused.
+    - `opaque`: for all others, an `introspection.IntrospectionVerifier` for instance.
+
+    The issuers of both are accepted. Where they differ, `identity` names the issuer: user "1" of one issuer
+    is not user "1" of another. Proofs are remembered for as long as those of opaque tokens. Raises
+    ConfigurationError.
+    """
+
+    def __init__(self, *, jwt: AccessTokenVerifier, opaque: AccessTokenVerifier) -> None:
+        takes = "an AccessTokenVerifier"
+        options.part("jwt", jwt, takes, fits=options.provides(jwt, "verify"))
+        self._opaque = options.part("opaque", opaque, takes, fits=options.provides(opaque, "verify"))
+        self._names_issuer = len(jwt.issuers) != 1 or jwt.issuers != opaque.issuers
+        self._jwt = _among_several(jwt) if self._names_issuer else jwt
+        super().__init__((self._jwt, self._opaque))
+
+    @property
+    def issuers(self) -> tuple[str, ...]:
+        """The issuers of both kinds of token, each once."""
+        return tuple(dict.fromkeys((*self._jwt.issuers, *self._opaque.issuers)))
+
+    def is_remote(self, token: str) -> bool:
+        """Whether another server is asked about this token."""
+        return asks_another_server(self._of(token), token)
+
+    async def verify(self, token: str) -> AccessToken:
+        """Verify one token by the verifier of its kind only, and raise what that raises."""
+        verified = await self._of(token).verify(token)
+        if self._names_issuer and not verified.names_issuer:
+            return replace(verified, names_issuer=True)
+        return verified
+
+    async def health(self) -> BothHealth:
+        """Return the state of both, within 1.5 seconds."""
+        jwt, opaque = await health_of_each(self._verifiers)
+        errors = [one.error for one in (jwt, opaque) if one.error is not None]
+        return BothHealth(ok=jwt.ok and opaque.ok, jwt=jwt, opaque=opaque, error="; ".join(errors) or None)
+
+    def _of(self, token: str) -> AccessTokenVerifier:
+        return self._jwt if has_three_segments(token) else self._opaque
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +138,7 @@ class IssuersHealth:
     error: str | None = None
 
 
-class MultiIssuerVerifier:
+class MultiIssuerVerifier(_Several):
     """Verifies the JWT access tokens of several issuers, each by a verifier of its own (RFC 9068 section 4).
 
     - `verifiers`: one for each issuer, with its audience, keys and rules: `JWTAccessTokenVerifier(…)` or
@@ -75,13 +170,13 @@ class MultiIssuerVerifier:
         resolver_timeout: float = 1,
     ) -> None:
         self._by_issuer: dict[str, AccessTokenVerifier] = {}
-        self._verifiers = tuple(_among_several(verifier) for verifier in _checked(verifiers))
-        for verifier in self._verifiers:
+        given = tuple(map(_among_several, _checked(verifiers)))
+        for verifier in given:
             for issuer in options.names("issuers of a verifier", verifier.issuers):
                 if issuer in self._by_issuer:
                     raise ConfigurationError(f"verifiers takes one for each issuer, not two for {issuer!r}")
                 self._by_issuer[issuer] = verifier
-        if resolver is None and not self._verifiers:
+        if resolver is None and not given:
             raise ConfigurationError("MultiIssuerVerifier takes verifiers or a resolver: neither is given")
         if resolver is not None:
             takes = "an asynchronous function of an issuer"
@@ -93,29 +188,18 @@ class MultiIssuerVerifier:
             timeout=options.seconds("resolver_timeout", resolver_timeout, minimum=0.1, maximum=10),
         )
         self._resolved = None if resolver is None else ResolvedIssuers(resolver, _among_several, limits)
-        self._clock_skew = min(map(clock_skew_of, self._verifiers), default=TOKEN_CLOCK_SKEW)
+        super().__init__(given)
         # A class with a `verify` of its own must say this itself.
         self.expiry_is_final = resolver is None and all(
-            type(one) in (MultiIssuerVerifier, JWTAccessTokenVerifier) for one in (self, *self._verifiers)
+            type(one) in (MultiIssuerVerifier, JWTAccessTokenVerifier) for one in (self, *given)
         )
-        # A verifier that the resolver returns may ask another server; `is_remote` says it of one token.
-        asking = [verifier for verifier in self._verifiers if may_ask_another_server(verifier)]
-        self.remote = bool(asking) or resolver is not None
+        # A verifier that the resolver returns may ask another server.
+        self.remote = self.remote or resolver is not None
 
     @property
     def issuers(self) -> tuple[str, ...]:
         """The issuers of the given verifiers; those that the resolver knows can't be listed."""
         return tuple(self._by_issuer)
-
-    @property
-    def audiences(self) -> frozenset[str]:
-        """The identifiers of this resource server that tokens of every given issuer may name."""
-        return audiences_of_all(self._verifiers)
-
-    @property
-    def clock_skew(self) -> float:
-        """Seconds for which every verifier accepts a token after its expiry."""
-        return self._clock_skew
 
     def is_remote(self, token: str) -> bool:
         """Whether another server is asked about this token, or the resolver about its issuer."""
@@ -148,14 +232,6 @@ class MultiIssuerVerifier:
             raise another_issuer(verified.issuer, issuer)
         return verified if verified.names_issuer else replace(verified, names_issuer=True)
 
-    def key_ages(self) -> tuple[tuple[str, float], ...]:
-        """Return each issuer of the given verifiers, and for how many seconds its keys have been held."""
-        return key_ages_of_all(self._verifiers)
-
-    async def open(self) -> None:
-        """Open every given verifier: those for JWTs begin to fetch their keys."""
-        await open_parts(*self._verifiers)
-
     async def health(self) -> IssuersHealth:
         """Return the state of the given verifiers, within 1.5 seconds."""
         parts = await health_of_each(self._verifiers)
@@ -167,18 +243,9 @@ class MultiIssuerVerifier:
             error=f"no token of {', '.join(failing)} can be verified" if failing else None,
         )
 
-    async def aclose(self) -> None:
-        """Close every given verifier, even if closing one of them fails."""
-        await aclose_parts(*self._verifiers)
-
 
 def _checked(verifiers: object) -> tuple[AccessTokenVerifier, ...]:
     listed: tuple[Any, ...] | None = tuple(verifiers) if isinstance(verifiers, Iterable) else None
     if listed is None or not all(options.provides(one, "verify") for one in listed):
         raise options.refused("verifiers", "a sequence of AccessTokenVerifiers", verifiers)
     return listed
-
-
-def _among_several(verifier: AccessTokenVerifier) -> AccessTokenVerifier:
-    """Return a verifier whose tokens name their issuer, where `verifier` supports that; else `verifier`."""
-    return verifier.among_several() if isinstance(verifier, JWTAccessTokenVerifier) else verifier

@@ -18,7 +18,7 @@ from dpop_middleware.errors import ConfigurationError, InvalidToken
 from dpop_middleware.events import hint_for
 from dpop_middleware.testing import ABSENT, TestIssuer
 from dpop_middleware.testing.verifier_contract import AccessTokenVerifierContract
-from dpop_middleware.tokens.multi_issuer import MultiIssuerVerifier
+from dpop_middleware.tokens.several_verifiers import MultiIssuerVerifier
 from tests.support.issuer_server import IssuerServer
 
 API = "https://api.example.com"
