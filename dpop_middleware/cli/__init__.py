@@ -5,12 +5,11 @@ From the top down:
     keys.py          keygen, proof and thumbprint
     conformance.py   conformance: the suite against a running server
     demo.py          demo: a client and a thief in this process
-    explain.py       explain: one request, every check, printed
+    explain.py       explain: its options, and the request that they describe
     explanation.py   the checks of one request, judged as a server does
     later_checks.py  the checks that the server doesn't reach
-    findings.py      the results as rows
+    findings.py      the results as rows, and how they are printed
     token_judge.py   the verifier of explain's access token, by the options
-    verifiers.py     verifiers without keys, by a saved answer, with keys fetched in any case
     inputs.py        secrets, keys, times and captured requests
     console.py       the output, and the common parts of all commands
 """

@@ -11,8 +11,14 @@ from typing import TYPE_CHECKING, Final
 
 from dpop_middleware._options import seconds
 from dpop_middleware._runtime import Deferred, system_time
-from dpop_middleware.cli.console import PRIVATE_KEY, Command, CommandError, Console, printable
-from dpop_middleware.cli.findings import FindingState
+from dpop_middleware.cli.console import (
+    PRIVATE_KEY,
+    Command,
+    CommandError,
+    Console,
+    FindingState,
+    printable,
+)
 from dpop_middleware.cli.inputs import INSECURE_HTTP, Inputs, check_destination, checked_method, checked_token
 from dpop_middleware.testing.target import Target
 

@@ -11,14 +11,24 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Final, Literal, TextIO
 
 from dpop_middleware._log import escaped
-from dpop_middleware.cli.findings import FindingState
 
-__all__ = ["PRIVATE_KEY", "Command", "CommandError", "Console", "printable"]
+__all__ = ["PRIVATE_KEY", "Command", "CommandError", "Console", "FindingState", "printable"]
 
 _Style = Literal["bold", "dim", "green", "red"]
+
+
+class FindingState(StrEnum):
+    """The result of one check."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    NOT_REACHED = "not reached"
+    NOT_JUDGED = "not judged"
+
 
 _NOT_PRINTABLE: Final = re.compile(r"[^\x20-\x7e]")
 _CODES: Final[Mapping[_Style, str]] = {"bold": "1", "dim": "2", "green": "32", "red": "31"}

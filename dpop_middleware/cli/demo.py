@@ -9,8 +9,7 @@ from typing import Any, Final
 
 from dpop_middleware.asgi import DPoPMiddleware
 from dpop_middleware.checks import Check
-from dpop_middleware.cli.console import Command, Console
-from dpop_middleware.cli.findings import FindingState
+from dpop_middleware.cli.console import Command, Console, FindingState
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.events import AuthenticationEvent
 from dpop_middleware.replay.memory import MemoryReplayStore

@@ -3,66 +3,25 @@
 import asyncio
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from dpop_middleware._judge.requirements import Requirements
-from dpop_middleware._log import escaped
 from dpop_middleware._runtime import aclose_parts
-from dpop_middleware.checks import Check
-from dpop_middleware.cli.console import Command, CommandError, Console, printable
+from dpop_middleware.cli.console import Command, CommandError, Console
 from dpop_middleware.cli.explanation import explain
-from dpop_middleware.cli.findings import Explanation, Finding, FindingState
+from dpop_middleware.cli.findings import Explanation, as_json, print_explanation
 from dpop_middleware.cli.inputs import Inputs, checked_method, parse_captured, parse_time
-from dpop_middleware.cli.token_judge import add_token_arguments, token_judge
-from dpop_middleware.cli.verifiers import TokenJudge
+from dpop_middleware.cli.token_judge import TokenJudge, token_judge
 from dpop_middleware.client.urls import target_of
-from dpop_middleware.errors import DPoPError, Unavailable
-from dpop_middleware.jose import LATEST_TIME
+from dpop_middleware.errors import Unavailable
 from dpop_middleware.nonces import Nonce
 from dpop_middleware.policy import DPoPPolicy
+from dpop_middleware.profiles import KNOWN
+from dpop_middleware.tokens.access_token import TOKEN_CLOCK_SKEW
 
-__all__ = ["COMMAND", "MEANING"]
+__all__ = ["COMMAND"]
 
 _POLICY: Final = DPoPPolicy()
-_TIMES: Final = (Check.IAT, Check.TOKEN_TIME)
-_AFTER: Final = "after the failure"
-MEANING: Final[Mapping[Check, str]] = MappingProxyType(
-    {
-        Check.AUTHORIZATION: "one Authorization field with one token",
-        Check.TARGET: "a path that can be read in one way only",
-        Check.ONE_HEADER: "exactly one DPoP field",
-        Check.TOKEN_FORMAT: "the token is a signed JWT",
-        Check.TOKEN_TYP: "the token's typ is that of an access token",
-        Check.TOKEN_ALG: "the token's alg is allowed",
-        Check.TOKEN_KEY: "the issuer has a key for it",
-        Check.TOKEN_SIGNATURE: "the issuer signed the token",
-        Check.TOKEN_ACTIVE: "the issuer calls the token active",
-        Check.TOKEN_CLAIMS: "the token's claims are there and well-formed",
-        Check.TOKEN_ISS: "it is from this issuer",
-        Check.TOKEN_AUD: "it is for this audience",
-        Check.TOKEN_TIME: "it is valid at this time",
-        Check.BINDING: "it is bound to a key (cnf.jkt)",
-        Check.FORMAT: "the proof is a signed JWT",
-        Check.TYP: "the proof's typ is dpop+jwt",
-        Check.CRIT: "no JOSE extension is in use",
-        Check.ALG: "the proof's alg is allowed",
-        Check.JWK: "its jwk is an acceptable public key",
-        Check.JKT: "that key is the one the token is bound to",
-        Check.CLAIMS: "the proof's claims are there and well-formed",
-        Check.HTM: "the proof is for this method",
-        Check.HTU: "the proof is for this URL",
-        Check.ATH: "the proof is for this token",
-        Check.SIGNATURE: "the key in jwk signed the proof",
-        Check.IAT: "the proof is recent",
-        Check.NONCE: "the proof has the server's nonce",
-        Check.JTI: "the proof was not used before",
-        Check.SCOPE: "the token has the route's scopes",
-        Check.AUTHENTICATION: "the login was strong and recent enough",
-    }
-)
 
 
 class _OneNonce:
@@ -98,7 +57,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     request.add_argument(
         "--now", metavar="TIME", help="when it was made, in seconds since the epoch or ISO 8601; default: now"
     )
-    add_token_arguments(parser)
+    _add_token_arguments(parser)
     policy = parser.add_argument_group("the server's policy")
     policy.add_argument("--accept-bearer", action="store_true", help="it accepts Bearer tokens too")
     policy.add_argument("--nonce", metavar="NONCE", help="the nonce that the server requires")
@@ -106,6 +65,63 @@ def _add_arguments(parser: ArgumentParser) -> None:
     policy.add_argument("--proof-lifetime", type=float, default=_POLICY.proof_lifetime, metavar="SECONDS")
     policy.add_argument("--clock-skew", type=float, default=_POLICY.clock_skew, metavar="SECONDS")
     parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_token_arguments(parser: ArgumentParser) -> None:
+    """Add the options that say how a server verifies access tokens."""
+    group = parser.add_argument_group("the access token")
+    group.add_argument("--token", metavar="-|@FILE|TOKEN", help="without it, this is a token request")
+    group.add_argument("--bearer", action="store_true", help="it came with the scheme Bearer")
+    group.add_argument(
+        "--jwks", metavar="FILE|URL", help="the issuer's keys: a file, - for standard input, or an https URL"
+    )
+    group.add_argument("--issuer", metavar="URL", help="its iss; without --jwks its metadata is fetched")
+    group.add_argument("--audience", action="append", metavar="AUD", help="the server's audience; repeatable")
+    group.add_argument("--scope", action="append", metavar="SCOPE", help="a scope that the route asks for")
+    group.add_argument(
+        "--token-clock-skew",
+        type=float,
+        default=TOKEN_CLOCK_SKEW,
+        metavar="SECONDS",
+        help="how far the issuer's clock may differ (default: %(default)g)",
+    )
+    differs = parser.add_argument_group("tokens that differ from RFC 9068, each but --profile repeatable")
+    differs.add_argument(
+        "--profile", choices=[known.name for known in KNOWN], help="the form of an issuer's tokens"
+    )
+    differs.add_argument(
+        "--token-type", action="append", metavar="TYP", help="another typ, or none for no typ"
+    )
+    differs.add_argument(
+        "--scope-claim", action="append", metavar="NAME", help="a claim with scopes, such as scp"
+    )
+    differs.add_argument("--client-id-claim", action="append", metavar="NAME", help="such as azp or cid")
+    differs.add_argument(
+        "--required-claim",
+        action="append",
+        metavar="NAME",
+        help="a claim that a token must have, instead of those of RFC 9068; iss, exp and aud stay required",
+    )
+    differs.add_argument(
+        "--insecure-http-host",
+        action="append",
+        metavar="HOST",
+        help="a host to reach by plain http",
+    )
+    _add_opaque_arguments(parser)
+
+
+def _add_opaque_arguments(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("an opaque access token")
+    group.add_argument(
+        "--introspection",
+        metavar="FILE|URL|issuer",
+        help="what the issuer says of it: a saved answer, - for standard input, or the https URL of the "
+        "endpoint to ask, or the word issuer to find that by the metadata of --issuer",
+    )
+    group.add_argument("--client-id", metavar="ID", help="the client that asks the endpoint")
+    group.add_argument("--client-secret", metavar="-|@FILE", help="the secret of that client")
+    group.add_argument("--client-secret-post", action="store_true", help="send it in the form")
 
 
 def _run(args: Namespace, console: Console) -> int:
@@ -134,9 +150,9 @@ def _run(args: Namespace, console: Console) -> int:
         )
     )
     if args.json:
-        console.json(_as_json(explanation, now))
+        console.json(as_json(explanation, now))
     else:
-        _print(explanation, console, now)
+        print_explanation(explanation, console, now)
     if explanation.error is None:
         return 0
     return 3 if isinstance(explanation.error, Unavailable) else 1
@@ -185,95 +201,6 @@ async def _explain(judge: TokenJudge, **request: Any) -> Explanation:
         return await explain(judge=judge, **request)
     finally:
         await aclose_parts(judge.verifier)
-
-
-def _verdict(error: DPoPError | None) -> str:
-    if error is None:
-        return "accepted"
-    return "unknown" if isinstance(error, Unavailable) else "refused"
-
-
-def _as_json(explanation: Explanation, now: float) -> dict[str, Any]:
-    error = explanation.error
-    return {
-        "verdict": _verdict(error),
-        "status": explanation.status,
-        "error": None if error is None else error.code,
-        "description": None if error is None else error.description,
-        "check": None if error is None else error.check,
-        "now": now,
-        "checks": [
-            {
-                "check": finding.check,
-                "outcome": finding.outcome,
-                "expected": finding.expected,
-                "actual": finding.actual,
-                "hint": finding.hint,
-                "after_failure": finding.after_failure,
-            }
-            for finding in explanation.findings
-        ],
-    }
-
-
-def _print(explanation: Explanation, console: Console, now: float) -> None:
-    for finding in explanation.findings:
-        _print_finding(finding, console, now)
-        if finding.outcome is FindingState.FAILED:
-            _print_failure(finding, console, now)
-    console.line()
-    if any(finding.after_failure for finding in explanation.findings):
-        console.line(f"{_AFTER}: what the server would find if it got that far", style="dim")
-    error = explanation.error
-    if error is None:
-        console.line("accepted, as far as it can be judged here", style="green")
-        return
-    answer = f"{explanation.status} {error.code or ''}".rstrip()
-    console.line(f"{_verdict(error)}: {answer}, caught by {error.check}", style="red")
-
-
-def _print_finding(finding: Finding, console: Console, now: float) -> None:
-    end = ""
-    if finding.outcome is FindingState.NOT_REACHED:
-        end = "not reached"
-    elif finding.outcome is FindingState.NOT_JUDGED:
-        end = f"not judged: {finding.hint}"
-    elif finding.outcome is FindingState.PASSED and finding.actual is not None:
-        end = _formatted(finding.check, finding.actual, now)
-    if finding.after_failure:
-        end = f"({_AFTER}) {end}".rstrip()
-    words = f"{finding.check:<16} {MEANING[finding.check]:<46} {console.styled(end, 'dim') if end else ''}"
-    console.line(f"{console.mark(finding.outcome)} {words.rstrip()}")
-
-
-def _print_failure(finding: Finding, console: Console, now: float) -> None:
-    rows = [("reason", printable(finding.reason or ""))]
-    if finding.expected is not None:
-        rows.append(("expected", _formatted(finding.check, finding.expected, now)))
-    if finding.actual is not None:
-        rows.append(("actual", _formatted(finding.check, finding.actual, now)))
-    if finding.hint is not None:
-        rows.append(("hint", printable(finding.hint)))
-    if finding.check is Check.IAT and isinstance(finding.expected, tuple):
-        rows.append(("note", f"to judge an old capture at its own time, add --now {finding.actual:.0f}"))
-    for name, text in rows:
-        console.line(f"     {console.styled(f'{name:<9}', 'bold')} {text}")
-
-
-def _formatted(check: Check, value: object, now: float) -> str:
-    if check in _TIMES:
-        if isinstance(value, tuple):
-            return " to ".join(_formatted(check, end, now) for end in value)
-        if isinstance(value, (int, float)) and 0 <= value <= LATEST_TIME:
-            moment = datetime.fromtimestamp(value, UTC)
-            return f"{value:.0f} ({moment:%Y-%m-%d %H:%M:%S} UTC, {_distance(value - now)})"
-    return escaped(value)
-
-
-def _distance(seconds: float) -> str:
-    if abs(seconds) < 0.5:
-        return "now"
-    return f"in {seconds:.0f} s" if seconds > 0 else f"{-seconds:.0f} s ago"
 
 
 COMMAND = Command(

@@ -29,7 +29,7 @@ from dpop_middleware.cli.later_checks import (
     judge_use_later,
     verified_later,
 )
-from dpop_middleware.cli.verifiers import TokenJudge
+from dpop_middleware.cli.token_judge import TokenJudge
 from dpop_middleware.errors import ConfigurationError, DPoPError, Scheme, Unavailable
 from dpop_middleware.nonces import NonceProvider
 from dpop_middleware.policy import DPoPPolicy

@@ -2,93 +2,139 @@
 
 A signed JWT is verified here. The meaning of an opaque token comes from its issuer: it is asked now, or its
 answer was saved before.
+
+A server refuses a token that no key could make acceptable without any keys. Whether the issuer has the key,
+and signed the token, isn't known then: `explain` finds it out.
 """
 
-from argparse import ArgumentParser, Namespace
+# What a verifier's keys come from is private to it; it is replaced here and nowhere else.
+# pyright: reportPrivateUsage=false
+
+from argparse import Namespace
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from importlib import import_module
-from typing import Any
+from typing import Any, Final
 
 from dpop_middleware._request.secure_url import checked_hosts, checked_url
 from dpop_middleware.checks import Check
 from dpop_middleware.cli.console import CommandError
 from dpop_middleware.cli.inputs import Inputs
-from dpop_middleware.cli.verifiers import BySavedAnswer, TokenJudge, WithFetchedKeys, WithoutKeys
-from dpop_middleware.errors import ConfigurationError
+from dpop_middleware.errors import ConfigurationError, InvalidToken, Unavailable
 from dpop_middleware.introspection import ClientAuthentication, ClientSecretBasic, ClientSecretPost
-from dpop_middleware.introspection._answer import AnswerRules
+from dpop_middleware.introspection._answer import AnswerRules, MalformedAnswer, judge_answer
 from dpop_middleware.jose import JOSEError, base64url, strict_json
 from dpop_middleware.jose.compact import split
+from dpop_middleware.policy import SUPPORTED_ALGORITHMS
 from dpop_middleware.profiles import KNOWN, RFC9068
-from dpop_middleware.tokens.access_token import TOKEN_CLOCK_SKEW
-from dpop_middleware.tokens.claims import NEVER_DROPPED, ClaimRules, checked_token_types
+from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
+from dpop_middleware.tokens.claims import NEVER_DROPPED, ClaimRules, checked_token_types, judge_claims
+from dpop_middleware.tokens.issuer_keys import StaticKeySource
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
-from dpop_middleware.tokens.signed_token import has_three_segments
+from dpop_middleware.tokens.signed_token import has_three_segments, parse_signed_token
 
-__all__ = ["add_token_arguments", "token_judge"]
+__all__ = ["BySavedAnswer", "TokenJudge", "WithFetchedKeys", "WithoutKeys", "token_judge"]
 
 _NO_KEYS = "no keys are given: add --jwks or --issuer"
 _PLACEHOLDER = "https://issuer.invalid"
 _REQUIRED_OF_AN_ANSWER = ("exp", "token_type")
 # Seconds; a person waits longer than a request.
 _PATIENCE = 10.0
+_BY_CLAIMS: Final = (Check.TOKEN_CLAIMS, Check.TOKEN_ISS, Check.TOKEN_AUD, Check.TOKEN_TIME, Check.BINDING)
 
 
-def add_token_arguments(parser: ArgumentParser) -> None:
-    """Add the options that say how a server verifies access tokens."""
-    group = parser.add_argument_group("the access token")
-    group.add_argument("--token", metavar="-|@FILE|TOKEN", help="without it, this is a token request")
-    group.add_argument("--bearer", action="store_true", help="it came with the scheme Bearer")
-    group.add_argument(
-        "--jwks", metavar="FILE|URL", help="the issuer's keys: a file, - for standard input, or an https URL"
-    )
-    group.add_argument("--issuer", metavar="URL", help="its iss; without --jwks its metadata is fetched")
-    group.add_argument("--audience", action="append", metavar="AUD", help="the server's audience; repeatable")
-    group.add_argument("--scope", action="append", metavar="SCOPE", help="a scope that the route asks for")
-    group.add_argument(
-        "--token-clock-skew",
-        type=float,
-        default=TOKEN_CLOCK_SKEW,
-        metavar="SECONDS",
-        help="how far the issuer's clock may differ (default: %(default)g)",
-    )
-    differs = parser.add_argument_group("tokens that differ from RFC 9068, each but --profile repeatable")
-    differs.add_argument(
-        "--profile", choices=[known.name for known in KNOWN], help="the form of an issuer's tokens"
-    )
-    differs.add_argument(
-        "--token-type", action="append", metavar="TYP", help="another typ, or none for no typ"
-    )
-    differs.add_argument(
-        "--scope-claim", action="append", metavar="NAME", help="a claim with scopes, such as scp"
-    )
-    differs.add_argument("--client-id-claim", action="append", metavar="NAME", help="such as azp or cid")
-    differs.add_argument(
-        "--required-claim",
-        action="append",
-        metavar="NAME",
-        help="a claim that a token must have, instead of those of RFC 9068; iss, exp and aud stay required",
-    )
-    differs.add_argument(
-        "--insecure-http-host",
-        action="append",
-        metavar="HOST",
-        help="a host to reach by plain http",
-    )
-    _add_opaque_arguments(parser)
+@dataclass(frozen=True, slots=True)
+class TokenJudge:
+    """A verifier for one token, and the checks that it can't make, each with its reason.
+
+    `rules` are those for a JWT's claims, None for a token that isn't one: they judge the claims where the
+    verifier doesn't reach them. `asks` says that the verifier asks the issuer about the token.
+    """
+
+    verifier: AccessTokenVerifier
+    unknown: Mapping[Check, str] = field(default_factory=dict)
+    rules: ClaimRules | None = None
+    asks: bool = False
 
 
-def _add_opaque_arguments(parser: ArgumentParser) -> None:
-    group = parser.add_argument_group("an opaque access token")
-    group.add_argument(
-        "--introspection",
-        metavar="FILE|URL|issuer",
-        help="what the issuer says of it: a saved answer, - for standard input, or the https URL of the "
-        "endpoint to ask, or the word issuer to find that by the metadata of --issuer",
-    )
-    group.add_argument("--client-id", metavar="ID", help="the client that asks the endpoint")
-    group.add_argument("--client-secret", metavar="-|@FILE", help="the secret of that client")
-    group.add_argument("--client-secret-post", action="store_true", help="send it in the form")
+@dataclass(frozen=True, slots=True)
+class WithoutKeys:
+    """Judges signed tokens by all but their key and signature; `now` is in seconds since the epoch."""
+
+    rules: ClaimRules
+    token_types: tuple[str | None, ...]
+    now: float
+    expiry_is_final = True
+
+    @property
+    def issuers(self) -> tuple[str, ...]:
+        """The one issuer whose tokens are accepted."""
+        return (self.rules.issuer,)
+
+    def accepting_type(self, typ: str | None) -> "WithoutKeys":
+        """Return a verifier that accepts one more `typ`: see `JWTAccessTokenVerifier`."""
+        return replace(self, token_types=checked_token_types((*self.token_types, typ)))
+
+    async def verify(self, token: str) -> AccessToken:
+        """Judge the header and the claims of one token."""
+        signed = parse_signed_token(token, token_types=self.token_types, algorithms=SUPPORTED_ALGORITHMS)
+        return judge_claims(signed.payload, rules=self.rules, now=self.now).access_token
+
+
+@dataclass(frozen=True, slots=True)
+class BySavedAnswer:
+    """Judges one opaque token by what its issuer `said` about it; `now` is in seconds since the epoch."""
+
+    rules: AnswerRules
+    said: Mapping[str, Any] = field(repr=False)
+    now: float
+    remote = True
+
+    @property
+    def issuers(self) -> tuple[str, ...]:
+        """The one issuer whose tokens are accepted."""
+        return (self.rules.claims.issuer,)
+
+    async def verify(self, token: str) -> AccessToken:  # noqa: ARG002 - the answer is about this one token
+        """Judge the answer; raises `errors.Unavailable` for one that can't be used."""
+        try:
+            return judge_answer(self.said, rules=self.rules, now=self.now)
+        except MalformedAnswer as error:
+            raise Unavailable(
+                "the saved answer can't be used", check=Check.TOKEN_ACTIVE, actual=str(error)
+            ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class WithFetchedKeys:
+    """Judges tokens as `verifier` does, but never their claims before key and signature."""
+
+    verifier: JWTAccessTokenVerifier
+    expiry_is_final = True
+
+    @property
+    def issuers(self) -> tuple[str, ...]:
+        """The one issuer whose tokens are accepted."""
+        return self.verifier.issuers
+
+    def accepting_type(self, typ: str | None) -> "WithFetchedKeys":
+        """Return a verifier that accepts one more `typ`: see `JWTAccessTokenVerifier`."""
+        return WithFetchedKeys(self.verifier.accepting_type(typ))
+
+    async def verify(self, token: str) -> AccessToken:
+        """Verify one token; raises `errors.Unavailable` also where its claims alone would cause a refusal."""
+        try:
+            return await self.verifier.verify(token)
+        except InvalidToken as error:
+            if error.check not in _BY_CLAIMS:
+                raise
+        in_order = self.verifier._sibling()
+        in_order._source = StaticKeySource(await self.verifier._source.load())
+        return await in_order.verify(token)
+
+    async def aclose(self) -> None:
+        """Close the verifier."""
+        await self.verifier.aclose()
 
 
 def token_judge(args: Namespace, inputs: Inputs, token: str | None, *, now: float) -> TokenJudge:

@@ -4,8 +4,7 @@ import io
 
 import pytest
 
-from dpop_middleware.cli.console import Console, printable
-from dpop_middleware.cli.findings import FindingState
+from dpop_middleware.cli.console import Console, FindingState, printable
 from tests.support.command import Terminal, process, run
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from dpop_middleware.authorization_server import CHECKS
 from dpop_middleware.checks import CHECKS_OF_A_JWT, Check
-from dpop_middleware.cli.explain import MEANING
+from dpop_middleware.cli.findings import MEANING
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.testing import BROKEN_PROOFS, TestIssuer, broken_proof, encode_jws
 from tests.support.command import Ran, process, run

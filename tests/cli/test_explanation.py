@@ -20,9 +20,10 @@ from dpop_middleware._judge.requirements import Requirements
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware.authorization_server import CHECKS, TokenEndpoint
 from dpop_middleware.checks import CHECKS_OF_A_JWT, CHECKS_OF_AN_OPAQUE_TOKEN, Check
+from dpop_middleware.cli.console import FindingState
 from dpop_middleware.cli.explanation import explain
-from dpop_middleware.cli.findings import Explanation, Finding, FindingState
-from dpop_middleware.cli.verifiers import TokenJudge
+from dpop_middleware.cli.findings import Explanation, Finding
+from dpop_middleware.cli.token_judge import TokenJudge
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.errors import ConfigurationError, DPoPError, InvalidToken, UseDPoPNonce
 from dpop_middleware.testing import BROKEN_PROOFS, broken_proof

@@ -7,7 +7,8 @@ import pytest
 
 from dpop_middleware._judge.hints import hint_of
 from dpop_middleware.checks import CHECKS_OF_A_JWT, CHECKS_OF_AN_OPAQUE_TOKEN, Check
-from dpop_middleware.cli.findings import Explanation, Finding, FindingState, findings_of
+from dpop_middleware.cli.console import FindingState
+from dpop_middleware.cli.findings import Explanation, Finding, findings_of
 from dpop_middleware.errors import DPoPError, InvalidDPoPProof, InvalidToken, MissingCredentials, Unavailable
 from dpop_middleware.tokens.access_token import AccessToken
 from tests.support.api import request

@@ -12,7 +12,8 @@ from dpop_middleware import (
 )
 from dpop_middleware._judge.requirements import Requirements
 from dpop_middleware.checks import Check
-from dpop_middleware.cli.findings import Finding, FindingState
+from dpop_middleware.cli.console import FindingState
+from dpop_middleware.cli.findings import Finding
 from dpop_middleware.errors import InvalidToken
 from dpop_middleware.jose import base64url
 from dpop_middleware.testing import ABSENT, encode_jws

@@ -8,9 +8,10 @@ from dpop_middleware import (
 )
 from dpop_middleware.authorization_server import CHECKS
 from dpop_middleware.checks import CHECKS_OF_A_JWT, Check
+from dpop_middleware.cli.console import FindingState
 from dpop_middleware.cli.explanation import explain
-from dpop_middleware.cli.findings import Explanation, Finding, FindingState
-from dpop_middleware.cli.verifiers import TokenJudge
+from dpop_middleware.cli.findings import Explanation, Finding
+from dpop_middleware.cli.token_judge import TokenJudge
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.profiles import RFC9068
 from dpop_middleware.testing import TestIssuer

@@ -6,7 +6,7 @@ import pytest
 
 from dpop_middleware import JWTAccessTokenVerifier
 from dpop_middleware.checks import Check
-from dpop_middleware.cli.verifiers import BySavedAnswer, WithFetchedKeys, WithoutKeys
+from dpop_middleware.cli.token_judge import BySavedAnswer, WithFetchedKeys, WithoutKeys
 from dpop_middleware.errors import InvalidToken, Unavailable
 from dpop_middleware.introspection._answer import AnswerRules
 from dpop_middleware.testing import TestIssuer
