@@ -7,12 +7,19 @@ and binding are checked as strictly as with the default. Each profile says what 
 lost.
 """
 
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from dpop_middleware import _options as options
 from dpop_middleware import tokens
+from dpop_middleware._log import warn_of_plain_http
+from dpop_middleware._request.secure_url import checked_hosts
+from dpop_middleware.errors import ConfigurationError
+from dpop_middleware.tokens.access_token import TOKEN_CLOCK_SKEW, AccessTokenVerifier
+from dpop_middleware.tokens.cache import MAX_CACHED_BYTES, MAX_CACHED_TOKENS
 from dpop_middleware.tokens.claims import checked_required_claims, checked_token_types
+from dpop_middleware.tokens.optional_members import checked_clock_skew
 
 __all__ = [
     "AUTH0",
@@ -24,6 +31,7 @@ __all__ = [
     "OKTA",
     "RFC9068",
     "Profile",
+    "configured_verifier",
 ]
 
 
@@ -137,3 +145,54 @@ accepted as the client's own.
 
 KNOWN: Final = (RFC9068, KEYCLOAK, OKTA, AUTH0, DUENDE)
 """The profiles that differ from RFC 9068; if two fit a token, the stricter one comes first."""
+
+
+def configured_verifier(
+    verifier: AccessTokenVerifier | None,
+    *,
+    issuer: str | None,
+    resource: str,
+    given: Mapping[str, Any],
+    clock: Callable[[], float],
+    insecure_http_hosts: Collection[str],
+) -> AccessTokenVerifier:
+    """Return `verifier`, or the one for `issuer`: exactly one of the two is given.
+
+    - `resource`: the audience where `audience` isn't set.
+    - `given`: the other options that are allowed with `issuer` only, by name, None where one isn't set:
+      `audience`, `jwks`, `token_clock_skew`, `profile`, `max_cached_tokens` and `max_cached_bytes`.
+
+    Raises ConfigurationError.
+    """
+    audience = options.names_or_one("audience", resource if given["audience"] is None else given["audience"])
+    if verifier is None:
+        if issuer is None:
+            raise ConfigurationError("ResourceServer takes exactly one of issuer and verifier: none is given")
+        skew, tokens, size = (
+            given[name] for name in ("token_clock_skew", "max_cached_tokens", "max_cached_bytes")
+        )
+        return _checked_profile(given["profile"]).verifier(
+            issuer=issuer,
+            audience=audience,
+            jwks=given["jwks"],
+            clock_skew=TOKEN_CLOCK_SKEW if skew is None else checked_clock_skew("token_clock_skew", skew),
+            clock=clock,
+            insecure_http_hosts=insecure_http_hosts,
+            max_cached_tokens=MAX_CACHED_TOKENS if tokens is None else tokens,
+            max_cached_bytes=MAX_CACHED_BYTES if size is None else size,
+        )
+    takes = "an AccessTokenVerifier, such as JWTAccessTokenVerifier(…)"
+    options.part("verifier", verifier, takes, fits=options.provides(verifier, "verify"))
+    if issuer is not None or any(value is not None for value in given.values()):
+        raise ConfigurationError(
+            f"issuer, {', '.join(given)} make a verifier: leave them out, or leave out verifier"
+        )
+    # A verifier that is made here has logged this already.
+    warn_of_plain_http(checked_hosts(insecure_http_hosts))
+    return verifier
+
+
+def _checked_profile(profile: object) -> Profile:
+    if profile is not None and not isinstance(profile, Profile):
+        raise options.refused("profile", "a Profile, such as profiles.KEYCLOAK", profile)
+    return RFC9068 if profile is None else profile

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self, overload
 
 from dpop_middleware import _options as options
-from dpop_middleware._configured import configured_verifier, published
 from dpop_middleware._judge import verdicts
 from dpop_middleware._judge.request import RequestVerification
 from dpop_middleware._judge.requirements import NOTHING_REQUIRED, Requirements
@@ -21,7 +20,7 @@ from dpop_middleware.events import EventSink, Reporter
 from dpop_middleware.health import HealthCheck, ServerHealth
 from dpop_middleware.nonces import NonceProvider, check_nonces, nonces_for
 from dpop_middleware.policy import DPoPPolicy, checked_policy
-from dpop_middleware.profiles import Profile
+from dpop_middleware.profiles import Profile, configured_verifier
 from dpop_middleware.replay.store import ReplayKeyspace, ReplayStore
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 from dpop_middleware.tokens.optional_members import clock_skew_of
@@ -142,9 +141,13 @@ class ResourceServer:
             "max_cached_bytes": max_cached_bytes,
         }
         verifier = configured_verifier(
-            verifier, issuer=issuer, resource=resource, options=made, clock=clock, insecure_http_hosts=hosts
+            verifier, issuer=issuer, resource=resource, given=made, clock=clock, insecure_http_hosts=hosts
         )
-        self.published_metadata = published(metadata, resource, origin=origin, urls=urls, verifier=verifier)
+        self.published_metadata: _resource_metadata.PublishedMetadata | None = None
+        if metadata is not None:
+            self.published_metadata = _resource_metadata.published(
+                metadata, resource, origin=origin, urls=urls, verifier=verifier
+            )
         self._token_clock_skew = clock_skew_of(verifier)
         self.verification = RequestVerification(
             verifier=verifier,

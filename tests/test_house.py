@@ -33,7 +33,7 @@ ROWS = (
     ("policy", "jose"),
     ("_request",),
     ("_resource_metadata",),
-    ("nonces", "profiles", "tokens", "replay", "_configured"),
+    ("nonces", "profiles", "tokens", "replay"),
     ("_proof",),
     ("_judge",),
     ("events",),

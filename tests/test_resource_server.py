@@ -19,6 +19,7 @@ from dpop_middleware import (
     JWTAccessTokenVerifier,
     MemoryReplayStore,
     Nonce,
+    ResourceMetadata,
     ResourceRequest,
     ResourceServer,
     VerifiedRequest,
@@ -100,6 +101,11 @@ def test_a_server_shows_its_configuration() -> None:
     assert not server.issues_nonces
     assert build(nonces=HMACNonceProvider(SECRET)).issues_nonces
     assert build(issuer=..., jwks=..., verifier=Tokens()).issuers == Tokens.issuers
+
+
+def test_no_metadata_is_published_unless_asked() -> None:
+    assert build().published_metadata is None
+    assert build(metadata=ResourceMetadata()).published_metadata is not None
 
 
 @pytest.mark.parametrize(
