@@ -4,13 +4,21 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from dpop_middleware.jose import base64url
 
-__all__ = ["ExchangeSink", "ReplayEntry", "ReplayKeyspace", "ReplayStore", "StoreExchange"]
+__all__ = [
+    "ExchangeSink",
+    "ReplayEntry",
+    "ReplayKeyspace",
+    "ReplayStore",
+    "StoreExchange",
+    "check_entry",
+]
 
 _KEY_SIZE = 16
+_FOREVER: Final = 1e15
 
 
 class ReplayEntry(NamedTuple):
@@ -46,6 +54,18 @@ class ReplayEntry(NamedTuple):
     iat: float = -math.inf
     ahead: float = 0.0
     by_iat: bool = False
+
+
+def check_entry(entry: ReplayEntry, expires_at: float) -> None:
+    """Raise ValueError or TypeError if a store can't remember `entry` until `expires_at`, or judge it."""
+    is_sound = (
+        expires_at - entry.now < _FOREVER
+        and entry.not_before + entry.ahead < _FOREVER
+        and entry.made_at > -_FOREVER
+        and str.isascii(entry.namespace)
+    )
+    if not is_sound:
+        raise ValueError("an entry takes finite moments, an end, and an ASCII namespace")
 
 
 class ReplayStore(Protocol):

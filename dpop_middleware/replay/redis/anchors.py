@@ -7,6 +7,7 @@ share.
 
 import math
 import secrets
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
@@ -125,7 +126,7 @@ class Sights:
     `since` has for each bucket the moment before which entries may be missing: an entry whose `not_before` is
     earlier can't be judged. `offset` is by how many seconds the entries' clock is ahead of `moments.Moments`,
     None before the first entry. `changed_at` is when this worker last learned that any of the servers has
-    other data than before, by `moments`.
+    other data than before, by `moments`. `of` has what was seen of each bucket.
     """
 
     def __init__(self, buckets: Buckets) -> None:
@@ -133,16 +134,9 @@ class Sights:
         self.since = [-math.inf] * len(buckets.anchors)
         self.offset: float | None = None
         self.changed_at = -math.inf
-        self._sights: dict[int, Sight] = {}
+        self.of = defaultdict[int, Sight](Sight)
         self._any_lost = False
         self._first_begun = math.inf
-
-    def of(self, bucket: int) -> Sight:
-        """What was seen of `bucket`."""
-        sight = self._sights.get(bucket)
-        if sight is None:
-            sight = self._sights[bucket] = Sight()
-        return sight
 
     def meet(self, anchor: Anchor) -> None:
         """Record that the store was used before, and whether it ever lost anything."""
@@ -156,7 +150,7 @@ class Sights:
 
         `info` is what the server reported of itself.
         """
-        sight = self.of(bucket)
+        sight = self.of[bucket]
         is_known = sight.anchor is not None or sight.untold > -math.inf
         if self._any_lost or is_known or info.was_replica or info.was_flushed:
             return False
@@ -169,7 +163,7 @@ class Sights:
 
         A loss known at the last read of the bucket doesn't count. `learned_at` is by `moments`.
         """
-        if self.of(bucket).asked >= learned_at:
+        if self.of[bucket].asked >= learned_at:
             return -math.inf
         return learned_at + (self.offset or 0.0) + WORKER_CLOCK_MARGIN
 

@@ -6,7 +6,7 @@ answered before the connection broke is tried again like the others, and recogni
 
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from dpop_middleware.replay.redis.fence import Fence
@@ -130,7 +130,7 @@ class Batch:
         if self._time:
             self._read_time(replies.pop(-1 - self._after_time), at)
         self._fence.heed(at=at, now=now)
-        new = NewEntries(self._settings, self._fence, self._own, now)
+        new = NewEntries(self._settings, self._fence, now)
         self._reading.take(replies)
         if self._waiting:
             self._read_waiting(replies.pop(), [replies.pop() for _ in self._touching])
@@ -263,13 +263,12 @@ class Batch:
 class NewEntries:
     """Judges entries that look new: whether they, or others of their age, may have been lost or forgotten.
 
-    `own` are the entries' namespaces, `now` is by their clock.
+    `now` is by the entries' clock.
     """
 
-    def __init__(self, settings: Settings, fence: Fence, own: Iterable[Own], now: float) -> None:
-        living = settings.living
-        self._notices, self._fence, self._now, self._ahead = settings.notices, fence, now, living.ahead
-        self._shortest = {namespace: living.shortest(namespace, now) for namespace, _, _ in own}
+    def __init__(self, settings: Settings, fence: Fence, now: float) -> None:
+        self._notices, self._fence, self._now = settings.notices, fence, now
+        self._shortest, self._ahead = settings.living.shortest(now), settings.living.ahead
 
     def outcome(self, entry: ReplayEntry, since: float) -> Outcome:
         """True unless it can't be known; entries from before `since` may be missing."""

@@ -128,7 +128,7 @@ class Fence:
 
     def observe(self, bucket: int, value: bytes | None, now: float, at: float) -> None:
         """Record the anchor of `bucket` that was read after a batch."""
-        info, standing, sight = self.vitals.info, self.standing, self.sights.of(bucket)
+        info, standing, sight = self.vitals.info, self.standing, self.sights.of[bucket]
         is_far = self.sights.since[bucket] > now + FARTHEST
         if value is not None and value == standing.agreed.get(bucket) == sight.value and not is_far:
             sight.asked, sight.at = self.vitals.sent_at, at
@@ -186,7 +186,7 @@ class Fence:
 
     def _see(self, bucket: int, value: bytes | None, at: float) -> None:
         """Record what was read before an entry gave the time: enough to notice a loss or to begin a store."""
-        standing, sight, anchor = self.standing, self.sights.of(bucket), Anchor.parse(value)
+        standing, sight, anchor = self.standing, self.sights.of[bucket], Anchor.parse(value)
         standing.due.pop(bucket, None)
         if anchor is not None and anchor.identity == self.vitals.identity and sight.anchor in {None, anchor}:
             self.sights.meet(anchor)
@@ -213,7 +213,7 @@ class Fence:
         self, bucket: int, anchor: Anchor, value: bytes, now: float, at: float, *, doubt: float = -math.inf
     ) -> None:
         """Accept `anchor`, unless this worker knows more; entries from before `doubt` may be missing."""
-        sights, sight = self.sights, self.sights.of(bucket)
+        sights, sight = self.sights, self.sights.of[bucket]
         told = learned = anchor.since
         doubt = max(doubt, sight.untold, self.sights.doubt(bucket, self.vitals.lost_at))
         sights.meet(anchor)
@@ -241,7 +241,7 @@ class Fence:
             self.standing.owe(bucket, value, anchor.under(self.vitals.identity).value)
 
     def _agree(self, bucket: int, anchor: Anchor, value: bytes, since: float, at: float) -> None:
-        sights, sight = self.sights, self.sights.of(bucket)
+        sights, sight = self.sights, self.sights.of[bucket]
         sights.meet(anchor)
         sights.since[bucket] = max(sights.since[bucket], since)
         sight.anchor, sight.value, sight.asked, sight.at = anchor, value, self.vitals.sent_at, at
@@ -255,7 +255,7 @@ class Fence:
         """
         sights = self.sights
         since = sights.since[bucket] = max(sights.since[bucket], since)
-        sights.of(bucket).untold = since
+        sights.of[bucket].untold = since
         anchor = Anchor.parse(found)
         self.standing.drop(bucket)
         if anchor is not None and (is_ours or anchor.identity == self.vitals.identity):
@@ -278,7 +278,7 @@ class Fence:
 
     def _lost_by(self, bucket: int, info: ServerInfo, now: float, at: float) -> float:
         """When `bucket` was lost, at the latest."""
-        known = self.sights.of(bucket)
+        known = self.sights.of[bucket]
         is_new = self._new_server == "wait" and known.anchor is None
         if is_new or self.sights.buckets.spread or not info.is_told:
             # Its clock was set forward since the start, the bucket came only now, or the server was flushed.

@@ -60,11 +60,11 @@ class LivingRetentions:
             self._first_end = min(known.values(), default=math.inf)
             self._shortest = dict(sorted(known, reverse=True))
 
-    def shortest(self, namespace: str, now: float) -> float:
-        """The shortest retention that counts in `namespace`, infinite where none is known."""
+    def shortest(self, now: float) -> Mapping[str, float]:
+        """The shortest retention that counts, of each namespace in which any is known."""
         if self._first_end < now:
             self.note({}, now)
-        return self._shortest.get(namespace, math.inf)
+        return self._shortest
 
     def note_ahead(self, found: Mapping[Key, float], now: float) -> None:
         """Record how far ahead workers go that are, or were, alive."""

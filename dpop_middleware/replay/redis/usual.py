@@ -59,7 +59,8 @@ class UsualBatch(Batch):
             or standing.watches
             or vitals.has_lost
             or (at >= vitals.looks.due and vitals.look(at))
-            or not vitals.time()
+            or vitals.info is None
+            or not vitals.may_ask_time
             or self._settings.wait_replicas
             or not self._retentions.are_told(own, at)
         ):
@@ -72,14 +73,16 @@ class UsualBatch(Batch):
         *stored, time, anchor = replies
         fence = self._fence
         known = fence.standing.agreed.get(_ONLY)
-        if stored.count(b"OK") + stored.count(None) != len(stored) or anchor != known:
+        are_usual = stored.count(b"OK") + stored.count(None) == len(stored) and anchor == known
+        if not are_usual or not isinstance(time, list):
             return False
-        self._read_time(time, at)
+        fence.vitals.timed(time, sent=self._sent, at=at)
         fence.heed(at=at, now=now)
         fence.observe(_ONLY, known, now, at)
-        new, since = NewEntries(self._settings, fence, self._own, now), fence.sights.since[_ONLY]
+        new, since = NewEntries(self._settings, fence, now), fence.sights.since[_ONLY]
         for write, reply in zip(self._writes, stored, strict=True):
             write.resolve(new.outcome(write.entry, since) if reply else False)
-        warn_of_findings(fence, self._settings.notices, now)
+        if fence.vitals.is_evicting or fence.too_far_ahead is not None:
+            warn_of_findings(fence, self._settings.notices, now)
         self.outcome = []
         return True

@@ -192,12 +192,13 @@ class VitalSigns:
     `identity` is of its data, `is_older` says whether it started before the store. `asked_at` is when it last
     reported, by `moments`, `changed_at` when it first reported other data than before, and `lost_at` when
     it reported a loss that leaves the anchors; `sent_at` is when anything was last sent to it. `has_lost`
-    becomes True at such a loss; the code that handles it sets it back.
+    becomes True at such a loss; the code that handles it sets it back. `may_ask_time` is False once it has
+    refused that on this connection.
     """
 
     def __init__(self, *, heeds_evictions: bool) -> None:
         self._heeds_evictions = heeds_evictions
-        self.looks, self._tells_time = Looks(), True
+        self.looks, self.may_ask_time = Looks(), True
         self.info: ServerInfo | None = None
         self.identity = b""
         self.asked_at = self.changed_at = self.lost_at = self.sent_at = -math.inf
@@ -215,7 +216,7 @@ class VitalSigns:
             return False
         former, self.identity = self.identity, identity_of(info)
         self.looks.connected(*asked)
-        self._tells_time = True
+        self.may_ask_time = True
         self._note(info, asked[1])
         self.info, self.asked_at, self.sent_at = info, asked[1], asked[1]
         # Uptime counts whole seconds, up to one too many: it says nothing about a store younger than two.
@@ -255,7 +256,7 @@ class VitalSigns:
 
     def time(self) -> bytes:
         """The command to put after the entries of a batch; empty if the server doesn't report its time."""
-        return TIME if self.info is not None and self._tells_time else b""
+        return TIME if self.info is not None and self.may_ask_time else b""
 
     def told(self, reply: object, at: float) -> None:
         """Record the `reply` to `look`; raises as `looked`, or the refusal of who may no longer ask."""
@@ -285,7 +286,7 @@ class VitalSigns:
         """
         if isinstance(reply, ServerError):
             if reply.code in NOT_ALLOWED:
-                self._tells_time = False
+                self.may_ask_time = False
                 raise reply
             return
         shown = time_shown(reply)

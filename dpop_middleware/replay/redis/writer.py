@@ -62,7 +62,8 @@ class Writer:
         self._breaker, self._woken = CircuitBreaker(), asyncio.Event()
         self._batch: Batch | None = None
         self._last_error: Exception | None = None
-        self._may_begin = self._has_to_survey = self._reopening = self.closed = False
+        self._has_to_survey = self._reopening = self.closed = False
+        self._idle: Connection | None = None  # where a write is sent at once, without the task
         # Not in the context of the first request.
         context = contextvars.Context()
         self._task = self._loop.create_task(self._run(), name=f"dpop replay store {name}", context=context)
@@ -98,8 +99,13 @@ class Writer:
 
     def submit(self, write: PendingWrite) -> None:
         """Queue `write`; it is answered by its deadline."""
-        if self._may_begin and self._begin(write):
-            return
+        if self._idle is not None and not self._idle.has_ended:
+            try:
+                self._send(self._idle, [write])
+            except Exception:  # noqa: BLE001 - the task meets it again, and knows what to do
+                self._flying = []
+            else:
+                return
         if self.closed or (self._batch is None and self.state == "pausing"):
             self._refuse((write,))
         elif len(self._queue) >= self._settings.max_waiting:
@@ -121,21 +127,11 @@ class Writer:
 
     async def aclose(self) -> None:
         """Close the connection and answer the waiting writes: their outcome can't be known."""
-        self.closed, self._may_begin = True, False
+        self.closed, self._idle = True, None
         self._task.cancel()
         await asyncio.wait([self._task])
         # Once more, in case the task had not yet begun.
         await self._end()
-
-    def _begin(self, write: PendingWrite) -> bool:
-        """Send `write` without waiting for the task, if possible; return whether it was sent."""
-        if (connection := self.server.connection) is None:
-            return False
-        try:
-            self._send(connection, [write])
-        except Exception:  # noqa: BLE001 - the task meets it again, and knows what to do
-            self._flying = []
-        return bool(self._flying)
 
     async def _run(self) -> None:
         try:
@@ -170,7 +166,7 @@ class Writer:
             await asyncio.sleep(0)
 
     async def _turn(self) -> None:
-        self._may_begin = False
+        self._idle = None
         if self._breaker.is_open:
             await self._reopen()
             return
@@ -223,21 +219,22 @@ class Writer:
                 self._breaker.trip(self._loop.time())
 
     def _send(self, connection: Connection, writes: list[PendingWrite]) -> None:
-        self._may_begin, self._flying, server = False, writes, self.server
+        self._idle, self._flying, server = None, writes, self.server
         at = self._moments.at(now := self._loop.time())
         offset = server.fence.sights.offset = writes[-1].offset
         # For one of two tries, even if a request has less time left: a far server's replies take as long.
         end = now + self._settings.timeout / 2
         batch = UsualBatch(writes, self._settings, server.fence, server.retentions, server.with_get)
         data, replies = batch.compose(now=at + offset, at=at, timeout=min(writes[0].deadline, end) - now)
-        connection.exchange(data, replies, partial(self._receive, batch), deadline=end, usual=batch.usual)
+        received = partial(self._receive, connection, batch)
+        connection.exchange(data, replies, received, deadline=end, usual=batch.usual)
         self._batch = batch
         for write in writes:
             write.tries += 1
             if write.deadline < end:
                 self._loop.call_at(write.deadline, self._refuse, (write,), context=contextvars.Context())
 
-    def _receive(self, batch: Batch, replies: list[object] | Exception) -> None:
+    def _receive(self, connection: Connection, batch: Batch, replies: list[object] | Exception) -> None:
         """Answer the waiting requests; the task is woken only where there is more to do."""
         writes, at = self._flying, self._moments.at(self._loop.time())
         if isinstance(replies, Exception):
@@ -247,7 +244,8 @@ class Writer:
                 batch.receive(replies, now=at + writes[-1].offset, at=at)
             except Exception as error:  # noqa: BLE001 - no error makes the answers known
                 batch.outcome = error
-        self._inquiry.hold(batch.held)
+        if batch.held:
+            self._inquiry.hold(batch.held)
         if self._settings.on_exchange is not None:
             batch.report(at)
         if batch.outcome:
@@ -258,15 +256,16 @@ class Writer:
             self._woken.set()
         else:
             # Where several came at once, several are likely again: better that they wait for each other.
-            self._may_begin = len(writes) == 1
+            self._idle = connection if len(writes) == 1 else None
 
     def _succeeded(self) -> None:
         self._batch, self._flying, self._last_error = None, [], None
         self._breaker.succeeded()
         # A new worker must not find the server without the anchors that this one misses.
         self._has_to_survey = self.fence.has_to_write
-        self._inquiry.look()
-        self.server.tell_cluster()
+        if self._around is not None:
+            self._inquiry.look()
+            self.server.tell_cluster()
 
     async def _deal_with(self, batch: Batch, outcome: Again) -> None:
         """Handle the writes of `batch` that need another try."""

@@ -26,7 +26,7 @@ from dpop_middleware.replay.redis.resp import (
     set_once,
 )
 from dpop_middleware.replay.redis.vitals import ServerUnfit
-from dpop_middleware.replay.store import ReplayEntry
+from dpop_middleware.replay.store import ReplayEntry, check_entry
 
 __all__ = [
     "CHANGED",
@@ -63,7 +63,6 @@ EVICTED: Final = "the replay store evicts entries"
 CHANGED: Final = ServerError("CHANGED the anchor")
 
 OWNER_SIZE: Final = 16
-_FOREVER: Final = 1e15
 
 Outcome = bool | Unavailable
 
@@ -125,9 +124,8 @@ class PendingWrite:
         kept = self.kept = max(entry.retention, settings.retention)
         # Others may count its age from its `iat`, which a client whose clock is ahead puts later than now.
         self.expires_at = max(entry.expires_at, entry.now + kept, entry.iat + kept)
-        if not self.expires_at - entry.now < _FOREVER:
-            # Later it would fail all others of its batch.
-            raise ValueError("an entry must expire at some time")
+        # Later it would fail all others of its batch.
+        check_entry(entry, self.expires_at)
         self.offset = entry.now - settings.moments.at(started := loop.time())
         self.deadline = started + settings.timeout
         self.answer: asyncio.Future[Outcome] = loop.create_future()

@@ -426,7 +426,7 @@ async def test_an_anchor_whose_changes_are_reported_is_not_read_again(watched: F
     one, new, used = write(0), write(2), write(0)
     Received(watched, [one, new, used], b"OK", b"OK", None, KNOWN, at=NOW + 0.5)
     assert [item.answer.result() for item in (one, new, used)] == [True, True, False]
-    assert watched.sights.of(one.bucket).at == NOW + 0.5
+    assert watched.sights.of[one.bucket].at == NOW + 0.5
     told(watched, one)
     Received(watched, [write(0)], b"OK", KNOWN)
 
@@ -461,8 +461,8 @@ async def test_a_server_that_does_not_answer_a_write_has_not_shown_its_anchor(wa
     received = Received(watched, [item, sent_on, unknown], *replies, MOVED, at=NOW + 0.5)
     assert received.batch.outcome == [(item, MOVED), (unknown, MOVED)]
     assert not item.vouched
-    assert watched.sights.of(item.bucket).at == NOW
-    assert watched.sights.of(sent_on.bucket).at == NOW
+    assert watched.sights.of[item.bucket].at == NOW
+    assert watched.sights.of[sent_on.bucket].at == NOW
     # A bucket that has moved may come back with other data.
     assert not watched.standing.stands(item.bucket)
     assert watched.standing.stands(sent_on.bucket)

@@ -453,9 +453,9 @@ def test_the_retention_of_an_ended_worker_counts_for_ten_minutes() -> None:
     living = LivingRetentions()
     living.note({("n", 50.0): NOW + 600}, NOW)
     living.note({("n", 95.0): NOW + 900}, NOW)
-    assert living.shortest("n", NOW + 600) == 50.0
-    assert living.shortest("n", NOW + 601) == 95.0
-    assert living.shortest("other", NOW) == float("inf")
+    assert living.shortest(NOW + 600)["n"] == 50.0
+    assert living.shortest(NOW + 601)["n"] == 95.0
+    assert "other" not in living.shortest(NOW)
 
 
 def test_a_retention_is_published_at_each_change_and_every_second() -> None:
@@ -500,7 +500,7 @@ def test_invalid_retentions_are_ignored(reply: object) -> None:
     living = LivingRetentions()
     published = PublishedRetentions(b"dpop", living)
     published.read(1, reply, now=NOW)
-    assert living.shortest("n", NOW) == float("inf")
+    assert "n" not in living.shortest(NOW)
     assert not published.is_forbidden
 
 
@@ -634,8 +634,8 @@ def test_a_retention_counts_for_its_published_time() -> None:
     living = LivingRetentions()
     living.note({("n", 10.0): 600.0}, 0.0)
     living.note({("n", 10.0): 5.0}, 0.0)
-    assert living.shortest("n", 599.0) == 10.0
-    assert living.shortest("n", 601.0) == math.inf
+    assert living.shortest(599.0)["n"] == 10.0
+    assert "n" not in living.shortest(601.0)
 
 
 class Compared(float):
@@ -665,7 +665,7 @@ def test_a_retention_may_end_in_two_event_loops_at_once() -> None:
     living.note({("n", 10.0): end}, 0.0)
     end.meanwhile = lambda: living.note({}, 600.0)
     living.note({}, 600.0)
-    assert living.shortest("n", 600.0) == math.inf
+    assert "n" not in living.shortest(600.0)
     assert end.meanwhile is None
 
 
@@ -674,7 +674,7 @@ def test_what_two_event_loops_find_at_once_counts() -> None:
     of_one, of_other = Compared(10.0), Compared(30.0)
     of_one.meanwhile = lambda: living.note({("n", 5.0): end}, NOW)
     living.note({("n", 20.0): end, ("n", of_one): end}, NOW)
-    assert living.shortest("n", NOW) == 5.0
+    assert living.shortest(NOW)["n"] == 5.0
     of_other.meanwhile = lambda: living.note_ahead({("n", 60.0): end}, NOW)
     living.note_ahead({("n", 20.0): end, ("n", of_other): end}, NOW)
     assert living.ahead == {"n": 60.0}

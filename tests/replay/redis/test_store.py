@@ -467,8 +467,19 @@ loop.close()
         {"iat": None},
         {"now": math.nan},
         {"now": -math.inf},
+        {"not_before": None},
+        {"not_before": math.nan},
+        {"made_at": None},
+        {"made_at": math.nan},
+        {"namespace": "\ud800", "retention": 95.0},
+        {"namespace": None, "retention": 95.0},
+        {"namespace": ["a"], "retention": 95.0},
+        {"ahead": math.nan, "retention": 95.0},
+        {"ahead": math.inf, "retention": 95.0},
+        {"ahead": 1e308, "retention": 95.0},
+        {"ahead": None, "retention": 95.0},
     ],
-    ids=str,
+    ids=ascii,
 )
 async def test_an_entry_that_can_not_be_sent_is_an_error_of_its_caller_alone(odd: dict[str, Any]) -> None:
     """One that an application makes by hand."""
