@@ -8,12 +8,12 @@ from binascii import a2b_qp
 from typing import Final
 
 __all__ = [
+    "NOT_IN_A_PATH",
     "URIError",
     "check_request_path",
     "encoded",
     "has_dot_segment",
     "is_normal",
-    "is_plain",
     "quoted",
     "without_dot_segments",
 ]
@@ -31,21 +31,16 @@ _UNRESERVED: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012345
 # A path of these octets alone is in normal form, if it has no dot segment.
 _KEPT: Final = (_UNRESERVED + "!$&'()*+,;=:@/").encode()
 _PERCENT: Final = b"%"
-_KEPT_AND_PERCENT: Final = _KEPT + _PERCENT
 
 
-def _only(octets: bytes) -> bytes:
-    """Return a table with which `bytes.translate` changes every other octet."""
-    # To delete octets, `translate` would build a table at each call: most paths are shorter than that.
-    return bytes(octet if octet in octets else octets[0] for octet in range(256))
-
-
-_ONLY_KEPT: Final = _only(_KEPT)
-_ONLY_KEPT_AND_PERCENT: Final = _only(_KEPT_AND_PERCENT)
+# A table with which `translate` changes every other octet. To delete octets, it would build a table at each
+# call: most paths are shorter than that.
+_ONLY_KEPT: Final = bytes(octet if octet in _KEPT else _KEPT[0] for octet in range(256))
 
 _TO_QUOTE: Final = re.compile(b"[^%s]+" % re.escape(_KEPT))
-# The octets that a path can't have, and their percent-encoded form.
-_NOT_IN_A_PATH: Final = re.compile(f"[^{re.escape(_KEPT_AND_PERCENT.decode())}]")
+NOT_IN_A_PATH: Final = re.compile(f"[^{re.escape((_KEPT + _PERCENT).decode())}]")
+"""A character that a path can't have, not even as a part of percent-encoding."""
+
 _ENCODED: Final = {chr(octet): f"%{octet:02X}" for octet in range(256)}
 # The two digits after a percent sign, and the text for both.
 _DECODED: Final = {
@@ -89,7 +84,7 @@ def encoded(path: str) -> str:
         return path
     rewritten = _to_rewrite(octets)
     if rewritten.strip(_PERCENT):
-        path = _NOT_IN_A_PATH.sub(lambda found: _ENCODED[found[0]], path)
+        path = NOT_IN_A_PATH.sub(lambda found: _ENCODED[found[0]], path)
     first, *others = path.split("%")
     try:
         return first + "".join(
@@ -144,10 +139,8 @@ def without_dot_segments(path: str) -> str:
 
 def is_normal(path: str) -> bool:
     """Whether a path that starts with a slash is in normal form, without percent-encoding: a quick check."""
-    if not path.isascii() or has_dot_segment(path):
-        return False
-    octets = path.encode()
-    return octets.translate(_ONLY_KEPT) == octets
+    # It says False of `/.well-known` too, which costs only time.
+    return path.isascii() and "/." not in path and (octets := path.encode()).translate(_ONLY_KEPT) == octets
 
 
 def check_request_path(raw_path: str) -> None:
@@ -173,9 +166,3 @@ def check_request_path(raw_path: str) -> None:
         any(dots in decoded for dots in _DECODED_DOTS) or decoded.endswith((b"\0.", b"\0.."))
     ):
         raise URIError("the request's path has a dot segment")
-
-
-def is_plain(path: str) -> bool:
-    """Whether a path has only characters that a path can have, including percent-encoded ones."""
-    octets = path.encode("utf-8", "surrogatepass")
-    return octets.translate(_ONLY_KEPT_AND_PERCENT) == octets

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Collection, Sequence
 
 from dpop_middleware._options import listed, refused
-from dpop_middleware._request.paths import check_request_path, is_plain
+from dpop_middleware._request.paths import NOT_IN_A_PATH, check_request_path
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware._request.secure_url import checked_url
 from dpop_middleware._request.uri import (
@@ -120,7 +120,8 @@ class PublicURLs:
         bases = self._of_every_host or self._bases(request.hosts)
         if len(bases) != 1 or (bases[0].path and request.root_path):
             return False
-        return uri == bases[0].origin + bases[0].path + request.raw_path and is_plain(request.raw_path)
+        path = request.raw_path
+        return uri == bases[0].origin + bases[0].path + path and not NOT_IN_A_PATH.search(path)
 
     def target_uri(self, request: ResourceRequest) -> str:
         """Return the request's target URI in normal form, without its query.
