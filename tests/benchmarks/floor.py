@@ -57,7 +57,7 @@ class Straight:
         # The same private parts as in the application with which it is compared.
         part: Any = api.verification
         self._issuer = part.verifier.issuers[0]
-        self._tokens = part.verifier._cache._tokens
+        self._tokens = part.verifier._cache
         self._keys = part.verifier._source.current
         self._store = part.proofs.store
         self._keyspace = part.proofs.keyspace
