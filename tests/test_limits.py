@@ -4,9 +4,14 @@ from collections.abc import Callable
 
 import pytest
 
-from dpop_middleware._request.paths import URIError, encoded, without_dot_segments
 from dpop_middleware._request.request import MAX_TOKEN_SIZE, ResourceRequest, credentials, one_proof
-from dpop_middleware._request.uri import normalize, parse_base_url
+from dpop_middleware._request.uri import (
+    URIError,
+    encoded,
+    normalize,
+    parse_base_url,
+    without_dot_segments,
+)
 from dpop_middleware.errors import DPoPError
 from dpop_middleware.jose import JOSEError, strict_json
 from dpop_middleware.tokens import admission, cache, jwks, resolved_issuers

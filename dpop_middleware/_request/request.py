@@ -6,7 +6,7 @@ Counts and sizes are judged here, before anything is decoded (RFC 9449 sections 
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-from dpop_middleware._request.paths import quoted
+from dpop_middleware._request.uri import quoted
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import (
     InvalidDPoPProof,
