@@ -13,7 +13,7 @@ from dpop_middleware._request.uri import (
     without_dot_segments,
 )
 from dpop_middleware.errors import DPoPError
-from dpop_middleware.jose import JOSEError, strict_json
+from dpop_middleware.jose import JOSEError, strict
 from dpop_middleware.tokens import admission, cache, jwks, resolved_issuers
 from tests.support.api import Api
 
@@ -29,7 +29,7 @@ def white_space_taken_off(count: int) -> None:
 
 def nested(depth: int) -> None:
     # The object itself is the first level.
-    strict_json.parse_object(b'{"a":' + b"[" * (depth - 1) + b"0" + b"]" * (depth - 1) + b"}")
+    strict.parse_object(b'{"a":' + b"[" * (depth - 1) + b"0" + b"]" * (depth - 1) + b"}")
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ from typing import NamedTuple
 from dpop_middleware._request.uri import URIError, normalize
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import InvalidDPoPProof, Refusal
-from dpop_middleware.jose import LATEST_TIME, JOSEError, base64url, compact, strict_json
+from dpop_middleware.jose import LATEST_TIME, JOSEError, base64url, strict
 from dpop_middleware.jose.algorithms import ALGORITHMS, Algorithm, PublicKey
-from dpop_middleware.jose.compact import CompactJWS, split
 from dpop_middleware.jose.jwk import public_key, thumbprint
+from dpop_middleware.jose.strict import CompactJWS, split
 
 __all__ = [
     "DPoPProof",
@@ -91,11 +91,11 @@ def check_algorithm(alg: object, algorithms: Collection[str]) -> None:
 def parse_header(segment: str, algorithms: Collection[str]) -> ProofHeader:
     """Read the header segment: `typ`, `alg` and the public `jwk` (checks 4, 5 and 7)."""
     try:
-        header = compact.parse_header(segment)
+        header = strict.parse_header(segment)
     except JOSEError as error:
         raise _malformed(error, "the header of the DPoP proof is not a JSON object", Check.FORMAT) from error
     typ = header.get("typ")
-    if compact.media_type(typ) != _TYP:
+    if strict.media_type(typ) != _TYP:
         raise InvalidDPoPProof(
             "the typ of the DPoP proof is not dpop+jwt", check=Check.TYP, expected=_TYP, actual=typ
         )
@@ -137,7 +137,7 @@ def _time(name: str, value: object) -> float:
 def parse_claims(segment: str, header: ProofHeader) -> DPoPProof:
     """Read the payload segment: every claim has its type, and none is judged yet (check 3)."""
     try:
-        claims = strict_json.parse_untrusted_object(base64url.decode(segment))
+        claims = strict.parse_untrusted_object(base64url.decode(segment))
     except JOSEError as error:
         raise _malformed(error, "the payload of the DPoP proof is not a JSON object", Check.CLAIMS) from error
     jti, htm, htu = claims.get("jti"), claims.get("htm"), claims.get("htu")

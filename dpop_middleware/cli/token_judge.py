@@ -17,8 +17,7 @@ from dpop_middleware.cli.verifiers import BySavedAnswer, TokenJudge, WithFetched
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.introspection import ClientAuthentication, ClientSecretBasic, ClientSecretPost
 from dpop_middleware.introspection._answer import AnswerRules
-from dpop_middleware.jose import JOSEError, base64url, strict_json
-from dpop_middleware.jose.compact import split
+from dpop_middleware.jose import JOSEError, base64url, strict
 from dpop_middleware.profiles import KNOWN, RFC9068
 from dpop_middleware.tokens.access_token import TOKEN_CLOCK_SKEW
 from dpop_middleware.tokens.claims import NEVER_DROPPED, ClaimRules, checked_token_types
@@ -156,7 +155,7 @@ def _jwks(value: str | None, inputs: Inputs) -> dict[str, Any] | str | None:
 def _unverified_claims(token: str | None) -> dict[str, Any]:
     """Return the token's claims, unverified; none if it can't be parsed, which the verifier reports."""
     try:
-        return strict_json.parse_object(base64url.decode(split(token or "").payload))
+        return strict.parse_object(base64url.decode(strict.split(token or "").payload))
     except JOSEError:
         return {}
 

@@ -177,7 +177,7 @@ class VerifiedToken(NamedTuple):
 
 
 def read_only_claims(payload: bytes) -> Mapping[str, Any]:
-    """Return the claims in a payload that `strict_json` accepted, as a mapping that never changes.
+    """Return the claims in a payload that `strict.parse_object` accepted, as a mapping that never changes.
 
     It holds nothing but the payload: each access to a claim returns a new value.
     """

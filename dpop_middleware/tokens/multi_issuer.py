@@ -19,7 +19,7 @@ from dpop_middleware._runtime import aclose_parts, open_parts
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, InvalidToken
 from dpop_middleware.health import PartHealth, health_of_each
-from dpop_middleware.jose import JOSEError, base64url, compact
+from dpop_middleware.jose import JOSEError, base64url, strict
 from dpop_middleware.tokens.access_token import TOKEN_CLOCK_SKEW, AccessToken, AccessTokenVerifier
 from dpop_middleware.tokens.claims import another_issuer
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
@@ -209,7 +209,7 @@ def unverified_issuer(token: str) -> str:
     if len(token) > MAX_TOKEN_SIZE:
         raise not_a_jwt()
     try:
-        payload = base64url.decode(compact.split(token).payload)
+        payload = base64url.decode(strict.split(token).payload)
     except JOSEError as error:
         raise not_a_jwt(error.description) from error
     issuer = _named(payload)
