@@ -61,20 +61,18 @@ class DPoPProof(NamedTuple):
     nbf: float | None = None
 
 
+def _malformed(error: JOSEError, description: str, check: Check) -> InvalidDPoPProof:
+    return InvalidDPoPProof(
+        description, check=check, actual=error.description, refusal=Refusal(reason=error.reason)
+    )
+
+
 def split_proof(proof: str) -> CompactJWS:
     """Split a proof into its three segments (check 2)."""
     try:
         return split(proof)
     except JOSEError as error:
-        raise InvalidDPoPProof(
-            "the DPoP proof is not a signed JWT", check=Check.FORMAT, actual=str(error)
-        ) from error
-
-
-def _malformed(error: JOSEError, description: str, check: Check) -> InvalidDPoPProof:
-    return InvalidDPoPProof(
-        description, check=check, actual=error.description, refusal=Refusal(reason=error.reason)
-    )
+        raise _malformed(error, "the DPoP proof is not a signed JWT", Check.FORMAT) from error
 
 
 def check_algorithm(alg: object, algorithms: Collection[str]) -> None:
@@ -112,12 +110,8 @@ def parse_header(segment: str, algorithms: Collection[str]) -> ProofHeader:
     try:
         return ProofHeader(algorithm, public_key(jwk, algorithm), thumbprint(jwk))
     except JOSEError as error:
-        raise InvalidDPoPProof(
-            "the jwk of the DPoP proof is not an acceptable public key",
-            check=Check.JWK,
-            actual=error.description,
-            refusal=Refusal(reason=error.reason),
-        ) from error
+        fault = "the jwk of the DPoP proof is not an acceptable public key"
+        raise _malformed(error, fault, Check.JWK) from error
 
 
 def _bad_claim(name: str, fault: str = "missing or malformed", actual: object = None) -> InvalidDPoPProof:
