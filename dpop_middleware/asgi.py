@@ -166,7 +166,10 @@ class DPoPMiddleware:
         return send_lifespan
 
     def _anonymous(self, scope: Scope) -> bool:
-        if _is_not_origin_form(scope):
+        raw_path = scope.get("raw_path")
+        if scope["path"][:1] != "/" or (raw_path is not None and raw_path[:1] != b"/"):
+            # Some servers pass a target in absolute form on whole, in both. Some remove the authority and
+            # keep `Host`: then the absolute form can't be detected here.
             known = _to_origin_form(scope, self.resource_server.verification.public_urls)
             return (known or scope["path"] == "*") and not (self._required or has_credentials(scope))
         if self._has_public_paths:
@@ -200,16 +203,6 @@ class DPoPMiddleware:
             escaped(scope.get("root_path")),
             escaped(scope.get("raw_path")),
         )
-
-
-def _is_not_origin_form(scope: Scope) -> bool:
-    """Whether path or raw path of `scope` starts with anything but a slash.
-
-    Some servers pass a target in absolute form on whole, in both. Some remove the authority and keep `Host`:
-    then the absolute form can't be detected here.
-    """
-    raw_path = scope.get("raw_path")
-    return scope["path"][:1] != "/" or (raw_path is not None and raw_path[:1] != b"/")
 
 
 def _to_origin_form(scope: Scope, public_urls: PublicURLs) -> bool:

@@ -4,11 +4,16 @@ from collections.abc import Callable
 
 import pytest
 
-from dpop_middleware._request.paths import URIError, encoded, without_dot_segments
 from dpop_middleware._request.request import MAX_TOKEN_SIZE, ResourceRequest, credentials, one_proof
-from dpop_middleware._request.uri import normalize, parse_base_url
+from dpop_middleware._request.uri import (
+    URIError,
+    encoded,
+    normalize,
+    parse_base_url,
+    without_dot_segments,
+)
 from dpop_middleware.errors import DPoPError
-from dpop_middleware.jose import JOSEError, strict_json
+from dpop_middleware.jose import JOSEError, strict
 from dpop_middleware.tokens import admission, cache, jwks, named_issuers
 from tests.support.api import Api
 
@@ -24,7 +29,7 @@ def white_space_taken_off(count: int) -> None:
 
 def nested(depth: int) -> None:
     # The object itself is the first level.
-    strict_json.parse_object(b'{"a":' + b"[" * (depth - 1) + b"0" + b"]" * (depth - 1) + b"}")
+    strict.parse_object(b'{"a":' + b"[" * (depth - 1) + b"0" + b"]" * (depth - 1) + b"}")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from dpop_middleware._judge.misplaced import PROOF_AS_TOKEN, misplaced
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware.checks import Check, Reason
 from dpop_middleware.errors import DPoPError, InvalidDPoPProof, InvalidToken, UseDPoPNonce
-from dpop_middleware.jose.compact import media_type
+from dpop_middleware.jose.strict import media_type
 from dpop_middleware.policy import POST_QUANTUM_ALGORITHMS, SUPPORTED_ALGORITHMS
 from dpop_middleware.tokens.spelling import difference
 

@@ -17,7 +17,7 @@ from dpop_middleware.errors import (
     InvalidToken,
     MissingCredentials,
 )
-from dpop_middleware.jose.compact import media_type
+from dpop_middleware.jose.strict import media_type
 from dpop_middleware.profiles import KNOWN, Profile
 
 __all__ = ["PROOF_AS_TOKEN", "fitting_profile", "misplaced"]

@@ -39,7 +39,6 @@ from dpop_middleware._request.request import (
 from dpop_middleware._runtime import is_cancellation
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import DPoPError, InvalidToken, Unavailable
-from dpop_middleware.jose.compact import CompactJWS
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.tokens.access_token import (
     LONGEST_CLOCK_SKEW,
@@ -174,7 +173,14 @@ class RequestVerification:
         """Judge a proof with its token, which was `presented` as text; the client is remembered with it."""
         jws = split_proof(proof)
         known = token.client_memo
-        client = _client(token, known, jws, policy)
+        if isinstance(known, _Client) and known.segment == jws.header:
+            client = known
+            check_algorithm(client.header.algorithm.name, policy.algorithms)
+        else:
+            header = parse_header(jws.header, policy.algorithms)
+            client = _Client(jws.header, header, f"{token.issuer} {token.identity}")
+        if client.header.jkt != token.jkt:
+            raise bound_to_another(token.jkt, client.header.jkt)
         judged = self.proofs.judge(
             jws,
             client.header,
@@ -272,18 +278,6 @@ def _quotes(error: BaseException, token: str) -> bool:
     return any(
         token[start : start + _PART] in text for start in range(0, max(1, len(token) - _PART + 1), _PART)
     )
-
-
-def _client(token: AccessToken, known: object, jws: CompactJWS, policy: DPoPPolicy) -> _Client:
-    """Return the client to whose key `token` is bound, parsed again unless it is the `known` one."""
-    if isinstance(known, _Client) and known.segment == jws.header:
-        check_algorithm(known.header.algorithm.name, policy.algorithms)
-    else:
-        header = parse_header(jws.header, policy.algorithms)
-        known = _Client(jws.header, header, f"{token.issuer} {token.identity}")
-    if known.header.jkt != token.jkt:
-        raise bound_to_another(token.jkt, known.header.jkt)
-    return known
 
 
 def _check_bearer_accepted(policy: DPoPPolicy) -> None:

@@ -10,10 +10,10 @@ from typing import NamedTuple
 from dpop_middleware._request.uri import URIError, normalize
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import InvalidDPoPProof, Refusal
-from dpop_middleware.jose import LATEST_TIME, JOSEError, base64url, compact, strict_json
+from dpop_middleware.jose import LATEST_TIME, JOSEError, base64url, strict
 from dpop_middleware.jose.algorithms import ALGORITHMS, Algorithm, PublicKey
-from dpop_middleware.jose.compact import CompactJWS, split
 from dpop_middleware.jose.jwk import public_key, thumbprint
+from dpop_middleware.jose.strict import CompactJWS, split
 
 __all__ = [
     "DPoPProof",
@@ -61,20 +61,18 @@ class DPoPProof(NamedTuple):
     nbf: float | None = None
 
 
+def _malformed(error: JOSEError, description: str, check: Check) -> InvalidDPoPProof:
+    return InvalidDPoPProof(
+        description, check=check, actual=error.description, refusal=Refusal(reason=error.reason)
+    )
+
+
 def split_proof(proof: str) -> CompactJWS:
     """Split a proof into its three segments (check 2)."""
     try:
         return split(proof)
     except JOSEError as error:
-        raise InvalidDPoPProof(
-            "the DPoP proof is not a signed JWT", check=Check.FORMAT, actual=str(error)
-        ) from error
-
-
-def _malformed(error: JOSEError, description: str, check: Check) -> InvalidDPoPProof:
-    return InvalidDPoPProof(
-        description, check=check, actual=error.description, refusal=Refusal(reason=error.reason)
-    )
+        raise _malformed(error, "the DPoP proof is not a signed JWT", Check.FORMAT) from error
 
 
 def check_algorithm(alg: object, algorithms: Collection[str]) -> None:
@@ -91,11 +89,11 @@ def check_algorithm(alg: object, algorithms: Collection[str]) -> None:
 def parse_header(segment: str, algorithms: Collection[str]) -> ProofHeader:
     """Read the header segment: `typ`, `alg` and the public `jwk` (checks 4, 5 and 7)."""
     try:
-        header = compact.parse_header(segment)
+        header = strict.parse_header(segment)
     except JOSEError as error:
         raise _malformed(error, "the header of the DPoP proof is not a JSON object", Check.FORMAT) from error
     typ = header.get("typ")
-    if compact.media_type(typ) != _TYP:
+    if strict.media_type(typ) != _TYP:
         raise InvalidDPoPProof(
             "the typ of the DPoP proof is not dpop+jwt", check=Check.TYP, expected=_TYP, actual=typ
         )
@@ -112,12 +110,8 @@ def parse_header(segment: str, algorithms: Collection[str]) -> ProofHeader:
     try:
         return ProofHeader(algorithm, public_key(jwk, algorithm), thumbprint(jwk))
     except JOSEError as error:
-        raise InvalidDPoPProof(
-            "the jwk of the DPoP proof is not an acceptable public key",
-            check=Check.JWK,
-            actual=error.description,
-            refusal=Refusal(reason=error.reason),
-        ) from error
+        fault = "the jwk of the DPoP proof is not an acceptable public key"
+        raise _malformed(error, fault, Check.JWK) from error
 
 
 def _bad_claim(name: str, fault: str = "missing or malformed", actual: object = None) -> InvalidDPoPProof:
@@ -137,7 +131,7 @@ def _time(name: str, value: object) -> float:
 def parse_claims(segment: str, header: ProofHeader) -> DPoPProof:
     """Read the payload segment: every claim has its type, and none is judged yet (check 3)."""
     try:
-        claims = strict_json.parse_untrusted_object(base64url.decode(segment))
+        claims = strict.parse_untrusted_object(base64url.decode(segment))
     except JOSEError as error:
         raise _malformed(error, "the payload of the DPoP proof is not a JSON object", Check.CLAIMS) from error
     jti, htm, htu = claims.get("jti"), claims.get("htm"), claims.get("htu")

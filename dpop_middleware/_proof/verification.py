@@ -44,7 +44,7 @@ from dpop_middleware.errors import (
     Unavailable,
     UseDPoPNonce,
 )
-from dpop_middleware.jose.compact import CompactJWS
+from dpop_middleware.jose.strict import CompactJWS
 from dpop_middleware.nonces import Nonce, NonceProvider
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.replay.store import ReplayEntry, ReplayKeyspace, ReplayStore

@@ -1,26 +1,45 @@
 """The target URI of a request, from the configuration (RFC 9449 section 4.3, RFC 9110 section 7.1)."""
 
 import copy
+import re
+from binascii import a2b_qp
 from collections.abc import Collection, Sequence
+from typing import Final
 
 from dpop_middleware._options import listed, refused
-from dpop_middleware._request.paths import check_request_path, is_plain
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware._request.secure_url import checked_url
 from dpop_middleware._request.uri import (
+    MAX_PATH,
+    NOT_IN_A_PATH,
+    REWRITTEN,
     BaseURL,
     URIError,
-    absolute_form,
     authority,
-    request_path,
-    root_prefix,
-    strip_root_path,
-    target_uri,
+    encoded,
+    has_dot_segment,
+    octets_of,
 )
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, InvalidDPoPProof, InvalidRequest
 
-__all__ = ["PublicURLs"]
+__all__ = [
+    "PublicURLs",
+    "absolute_form",
+    "check_request_path",
+    "request_path",
+    "root_prefix",
+    "strip_root_path",
+    "target_uri",
+]
+
+_ABSOLUTE_FORM: Final = re.compile(
+    r"(https?)://([^/?]{0,300}(?![^/?]))(.*)", re.ASCII | re.IGNORECASE | re.DOTALL
+)
+# Percent-encoding becomes quoted-printable, which is decoded at C speed: octets with a meaning there are
+# replaced, and so is a slash, so that an encoded slash can be distinguished from it.
+_QUOTED_PRINTABLE: Final = bytes.maketrans(b"%=\r\n/", b"=xxx\0")
+_DECODED_DOTS: Final = (b"\0.\0", b"\0..\0")
 
 
 class PublicURLs:
@@ -120,7 +139,8 @@ class PublicURLs:
         bases = self._of_every_host or self._bases(request.hosts)
         if len(bases) != 1 or (bases[0].path and request.root_path):
             return False
-        return uri == bases[0].origin + bases[0].path + request.raw_path and is_plain(request.raw_path)
+        path = request.raw_path
+        return uri == bases[0].origin + bases[0].path + path and not NOT_IN_A_PATH.search(path)
 
     def target_uri(self, request: ResourceRequest) -> str:
         """Return the request's target URI in normal form, without its query.
@@ -191,3 +211,89 @@ def _public_path(bases: tuple[BaseURL, ...], path: str, root_path: str) -> str:
         expected=tuple(base.origin + base.path for base in bases),
         actual=path,
     )
+
+
+def check_request_path(raw_path: str) -> None:
+    """Raise URIError for a path that is ambiguous or over 4 KiB; the cost depends on the length alone."""
+    if len(raw_path) > MAX_PATH:
+        raise URIError("the request's path is too long")
+    if raw_path[:1] != "/":
+        raise URIError("the request's path doesn't start with a slash, or needs too much percent-encoding")
+    if "/." not in raw_path and not REWRITTEN.search(raw_path):
+        return
+    octets = octets_of(raw_path.partition("?")[0])
+    if b"%00" in octets or b"\0" in octets:
+        # Below, this octet represents a slash.
+        if has_dot_segment(encoded(octets.decode("latin-1"))):
+            raise URIError("the request's path has a dot segment")
+        return
+    decoded = octets.translate(_QUOTED_PRINTABLE)
+    if b"%" in octets:
+        decoded = a2b_qp(decoded)
+        if len(octets) - len(decoded) != 2 * octets.count(b"%"):
+            raise URIError("the percent-encoding is malformed")
+    if b"\0." in decoded and (
+        any(dots in decoded for dots in _DECODED_DOTS) or decoded.endswith((b"\0.", b"\0.."))
+    ):
+        raise URIError("the request's path has a dot segment")
+
+
+def request_path(raw_path: str) -> str:
+    """Return a request's own path in normal form, without query (RFC 3986 section 6.2.2).
+
+    `raw_path` is the path of the request line, one character for each octet. A path is treated as in
+    `normalize`, with two differences: characters that a path can't have are all percent-encoded, octet by
+    octet, and dot segments raise, percent-encoded or not. A `#` is such a character, not the start of a
+    fragment: a request has none, and servers route by the text after it.
+
+    Raises URIError as `check_request_path` does, and for more than 256 characters to percent-encode.
+    """
+    check_request_path(raw_path)
+    return encoded(raw_path.partition("?")[0])
+
+
+def absolute_form(target: str) -> tuple[str, str] | None:
+    """Return origin, in normal form, and rest of a request target in absolute form, None for another form.
+
+    RFC 9112 section 3.2.2. `target` is the target in the request line; the rest, as it was sent, is empty or
+    starts with a slash or a question mark. Raises URIError for user information and a malformed authority.
+    """
+    match = _ABSOLUTE_FORM.fullmatch(target)
+    if match is None:
+        return None
+    scheme = match[1].lower()
+    return f"{scheme}://{authority(match[2], scheme=scheme)}", match[3]
+
+
+def root_prefix(root_path: str) -> str:
+    """Return an ASGI `root_path` in the normal form of paths, without trailing slashes.
+
+    `root_path` is decoded, as in ASGI.
+    """
+    # surrogatepass: a root path that isn't Unicode matches nothing, and raises nothing.
+    octets = root_path.rstrip("/").encode("utf-8", "surrogatepass").replace(b"%", b"%25")
+    return encoded(octets.decode("latin-1"))
+
+
+def strip_root_path(path: str, root_path: str) -> str:
+    """Return `path` without the ASGI `root_path` at its start, else `path` itself.
+
+    `path` is the result of `request_path`; `root_path` is decoded, as in ASGI, and a trailing slash doesn't
+    count. It is removed at a segment boundary only: `/svc` from `/svc/x`, never from `/svcs/x`. The rest
+    starts with a slash or is empty (`/svc` from `/svc`), so that it can be appended to a prefix.
+    """
+    rest = path.removeprefix(root_prefix(root_path))
+    return path if rest[:1] not in ("", "/") else rest
+
+
+def target_uri(base: BaseURL, raw_path: str, root_path: str) -> str:
+    """Return the target URI of a request, in normal form and without query (RFC 9449 section 4.3).
+
+    Scheme and authority are `base`'s. Where `base` has a path, a proxy stripped that prefix: `root_path` is
+    removed from the raw path (`strip_root_path`), then the prefix put before it. Raises URIError as
+    `request_path` does.
+    """
+    path = request_path(raw_path)
+    if not base.path:
+        return base.origin + path
+    return base.origin + base.path + strip_root_path(path, root_path)

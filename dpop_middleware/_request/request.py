@@ -3,10 +3,10 @@
 Counts and sizes are judged here, before anything is decoded (RFC 9449 sections 4.1 and 7.1).
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-from dpop_middleware._request.paths import quoted
+from dpop_middleware._request.uri import quoted
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import (
     InvalidDPoPProof,
@@ -75,45 +75,42 @@ class ResourceRequest(NamedTuple):
     def from_scope(cls, scope: Mapping[str, Any]) -> "ResourceRequest":
         """Read an ASGI `http` or `websocket` connection scope; nothing is judged."""
         fields = scope["headers"] if isinstance(scope["headers"], (list, tuple)) else list(scope["headers"])
-        hosts, authorization, dpop = _values(fields if len(fields) <= MAX_FIELDS else ())
+        hosts: list[str] = []
+        authorization: list[str] = []
+        dpop: list[str] = []
+        for name, octets in fields if len(fields) <= MAX_FIELDS else ():
+            if len(name) not in _LENGTHS:
+                continue
+            lowered = name.lower()
+            if lowered == b"dpop":
+                values = dpop
+            elif lowered == b"authorization":
+                values = authorization
+            elif lowered == b"host":
+                values = hosts
+            else:
+                continue
+            if len(values) < _MOST_ALIKE:
+                value = octets.decode("latin-1")
+                if octets and (octets[0] <= _SPACE or octets[-1] <= _SPACE):
+                    value = _trimmed(value)
+                values.append(value)
         raw_path = scope.get("raw_path")
         return cls(
             scope["method"] if scope["type"] == "http" else "GET",
             quoted(scope["path"]) if raw_path is None else raw_path.partition(b"?")[0].decode("latin-1"),
-            hosts,
-            authorization,
-            dpop,
+            tuple(hosts),
+            tuple(authorization),
+            tuple(dpop),
             scope.get("app_root_path", scope.get("root_path", "")),
             len(fields),
         )
 
 
-def _values(
-    fields: Iterable[tuple[bytes, bytes]],
-) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """Return the values of the `Host`, `Authorization` and `DPoP` fields, in order."""
-    hosts: tuple[str, ...] = ()
-    authorization: tuple[str, ...] = ()
-    dpop: tuple[str, ...] = ()
-    for name, value in fields:
-        if len(name) in _LENGTHS:
-            lowered = name.lower()
-            if lowered == b"dpop":
-                dpop += (_text(value),) if len(dpop) < _MOST_ALIKE else ()
-            elif lowered == b"authorization":
-                authorization += (_text(value),) if len(authorization) < _MOST_ALIKE else ()
-            elif lowered == b"host":
-                hosts += (_text(value),) if len(hosts) < _MOST_ALIKE else ()
-    return hosts, authorization, dpop
-
-
-def _text(octets: bytes) -> str:
+def _trimmed(value: str) -> str:
     """Return a field's value without the optional white space around it (RFC 9110 section 5.5)."""
-    value = octets.decode("latin-1")
-    if octets and (octets[0] <= _SPACE or octets[-1] <= _SPACE):
-        value = value[:_MOST_SPACES].lstrip(_OPTIONAL_WHITESPACE) + value[_MOST_SPACES:]
-        value = value[:-_MOST_SPACES] + value[-_MOST_SPACES:].rstrip(_OPTIONAL_WHITESPACE)
-    return value
+    value = value[:_MOST_SPACES].lstrip(_OPTIONAL_WHITESPACE) + value[_MOST_SPACES:]
+    return value[:-_MOST_SPACES] + value[-_MOST_SPACES:].rstrip(_OPTIONAL_WHITESPACE)
 
 
 def too_many_fields(request: ResourceRequest, check: Check) -> InvalidRequest:

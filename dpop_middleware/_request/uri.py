@@ -18,25 +18,20 @@ import ipaddress
 import re
 from typing import Final, NamedTuple
 
-from dpop_middleware._request.paths import (
-    URIError,
-    check_request_path,
-    encoded,
-    is_normal,
-    without_dot_segments,
-)
-
 __all__ = [
+    "MAX_PATH",
+    "NOT_IN_A_PATH",
+    "REWRITTEN",
     "BaseURL",
     "URIError",
-    "absolute_form",
     "authority",
+    "encoded",
+    "has_dot_segment",
     "normalize",
+    "octets_of",
     "parse_base_url",
-    "request_path",
-    "root_prefix",
-    "strip_root_path",
-    "target_uri",
+    "quoted",
+    "without_dot_segments",
 ]
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
@@ -46,13 +41,42 @@ _MAX_AUTHORITY: Final = 300
 _NORMAL_ORIGIN: Final = re.compile(r"https?://[a-z0-9._-]{1,300}(?=/)")
 
 _URI: Final = re.compile(r"([A-Za-z]+)://([^/]*)(.*)")
-_ABSOLUTE_FORM: Final = re.compile(
-    r"(https?)://([^/?]{0,300}(?![^/?]))(.*)", re.ASCII | re.IGNORECASE | re.DOTALL
-)
 _QUERY: Final = re.compile(r"[?#].*", re.DOTALL)
 _AUTHORITY: Final = re.compile(r"(?:([A-Za-z0-9._-]+)|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{0,5}))?")
 # No surrogates: half a character has no UTF-8.
 _NOT_VISIBLE: Final = re.compile(r"[\x00-\x20\x7f-\x9f\ud800-\udfff]")
+
+MAX_PATH: Final = 4 * 1024
+"""Octets of the longest path of a request."""
+
+# How many octets of a path may be, or must be, percent-encoded: each is handled separately.
+_MAX_REWRITTEN: Final = 256
+# Of a path that the server has decoded, each such part is encoded separately.
+_MAX_QUOTED_PARTS: Final = 128
+# Removing dot segments is a loop over the segments.
+_MAX_DOTTED: Final = 256
+
+_HEX: Final = "0123456789ABCDEFabcdef"
+_UNRESERVED: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
+_KEPT: Final = _UNRESERVED + "!$&'()*+,;=:@/"
+
+REWRITTEN: Final = re.compile(f"[^{re.escape(_KEPT)}]")
+"""A character that is or must be percent-encoded: without one, a path has only its dot segments to lose."""
+
+NOT_IN_A_PATH: Final = re.compile(f"[^{re.escape(_KEPT)}%]")
+"""A character that must be percent-encoded."""
+
+_TO_QUOTE: Final = re.compile(REWRITTEN.pattern.encode() + b"+")
+_ENCODED: Final = {chr(octet): f"%{octet:02X}" for octet in range(256)}
+# The two digits after a percent sign, and the text for both.
+_DECODED: Final = {
+    digits: chr(int(digits, 16)) if chr(int(digits, 16)) in _UNRESERVED else f"%{digits.upper()}"
+    for digits in (high + low for high in _HEX for low in _HEX)
+}
+
+
+class URIError(ValueError):
+    """A URI, a path or a `Host` field that can't be accepted; the message is a fixed sentence."""
 
 
 class BaseURL(NamedTuple):
@@ -101,6 +125,79 @@ def authority(value: str, *, scheme: str) -> str:
     return host if port in (None, _DEFAULT_PORTS[scheme]) else f"{host}:{port}"
 
 
+def octets_of(path: str) -> bytes:
+    """Return the octets of a path that has one character for each, or raise URIError."""
+    try:
+        return path.encode("latin-1")
+    except UnicodeEncodeError as error:
+        raise URIError("the path is not a string of octets") from error
+
+
+def encoded(path: str) -> str:
+    """Return a path that is percent-encoded only where it must be (RFC 3986 sections 2.1, 6.2.2).
+
+    `path` has one character for each octet. Raises URIError for any other character, for malformed
+    percent-encoding, and where over 256 characters are or must be percent-encoded.
+    """
+    if not REWRITTEN.search(path):
+        return path
+    rewritten = octets_of(path).translate(None, _KEPT.encode())
+    if len(rewritten) > _MAX_REWRITTEN:
+        raise URIError("the path has too many characters that are or must be percent-encoded")
+    if rewritten.strip(b"%"):
+        path = NOT_IN_A_PATH.sub(lambda found: _ENCODED[found[0]], path)
+    first, *others = path.split("%")
+    try:
+        return first + "".join(
+            [_DECODED[other] if len(other) == 2 else _DECODED[other[:2]] + other[2:] for other in others]
+        )
+    except KeyError as error:
+        raise URIError("the percent-encoding is malformed") from error
+
+
+def quoted(path: str) -> str:
+    """Return a decoded path as clients send it (RFC 3986 section 2.1); the cost depends on the length alone.
+
+    One that is refused, whatever it contains, is returned in another form: of a path of over 4 KiB the
+    beginning; one with over 128 parts that must be encoded with a first slash that is encoded too.
+    """
+    octets = path[: MAX_PATH + 1].encode("utf-8", "surrogatepass")[: MAX_PATH + 1]
+    encoded_parts, parts = _TO_QUOTE.subn(_percent_encoded, octets, _MAX_QUOTED_PARTS + 1)
+    if parts > _MAX_QUOTED_PARTS:
+        return f"%2F{encoded_parts[1:].decode('latin-1')}"
+    return encoded_parts.decode("ascii")
+
+
+def _percent_encoded(found: re.Match[bytes]) -> bytes:
+    return f"%{found[0].hex('%').upper()}".encode("ascii")
+
+
+def has_dot_segment(path: str) -> bool:
+    """Whether a path has a segment `.` or `..`, not percent-encoded."""
+    return "/." in path and ("/./" in path or "/../" in path or path.endswith(("/.", "/..")))
+
+
+def without_dot_segments(path: str) -> str:
+    """Return a path without its dot segments (RFC 3986 section 5.2.4).
+
+    Raises URIError where it has some, and more than 256 segments.
+    """
+    if not has_dot_segment(path):
+        return path
+    segments = path.split("/")[1:]
+    if len(segments) > _MAX_DOTTED:
+        raise URIError("the path has dot segments and too many segments")
+    kept: list[str] = []
+    for segment in segments:
+        if segment == "..":
+            del kept[-1:]
+        elif segment != ".":
+            kept.append(segment)
+    if segments[-1] in (".", ".."):
+        kept.append("")
+    return "/" + "/".join(kept)
+
+
 def _split(uri: str) -> tuple[str, str, str]:
     """Return scheme, authority and path of a URI without query and fragment, in normal form."""
     if _NOT_VISIBLE.search(uri):
@@ -131,7 +228,7 @@ def normalize(uri: str) -> str:
     percent-encoded, or that has dot segments and over 256 segments: so no path costs much more than another.
     """
     origin = _NORMAL_ORIGIN.match(uri)
-    if origin is not None and is_normal(uri[origin.end() :]):
+    if origin is not None and "/." not in uri and not REWRITTEN.search(uri, origin.end()):
         return uri
     scheme, host_and_port, path = _split(_QUERY.sub("", uri, count=1))
     return f"{scheme}://{host_and_port}{path}"
@@ -158,64 +255,3 @@ def parse_base_url(url: str) -> BaseURL:
         scheme=scheme,
         path=path.removesuffix("/"),
     )
-
-
-def request_path(raw_path: str) -> str:
-    """Return a request's own path in normal form, without query (RFC 3986 section 6.2.2).
-
-    `raw_path` is the path of the request line, one character for each octet. A path is treated as in
-    `normalize`, with two differences: characters that a path can't have are all percent-encoded, octet by
-    octet, and dot segments raise, percent-encoded or not. A `#` is such a character, not the start of a
-    fragment: a request has none, and servers route by the text after it.
-
-    Raises URIError as `check_request_path` does, and for more than 256 characters to percent-encode.
-    """
-    check_request_path(raw_path)
-    return encoded(raw_path.partition("?")[0])
-
-
-def absolute_form(target: str) -> tuple[str, str] | None:
-    """Return origin, in normal form, and rest of a request target in absolute form, None for another form.
-
-    RFC 9112 section 3.2.2. `target` is the target in the request line; the rest, as it was sent, is empty or
-    starts with a slash or a question mark. Raises URIError for user information and a malformed authority.
-    """
-    match = _ABSOLUTE_FORM.fullmatch(target)
-    if match is None:
-        return None
-    scheme = match[1].lower()
-    return f"{scheme}://{authority(match[2], scheme=scheme)}", match[3]
-
-
-def root_prefix(root_path: str) -> str:
-    """Return an ASGI `root_path` in the normal form of paths, without trailing slashes.
-
-    `root_path` is decoded, as in ASGI.
-    """
-    # surrogatepass: a root path that isn't Unicode matches nothing, and raises nothing.
-    octets = root_path.rstrip("/").encode("utf-8", "surrogatepass").replace(b"%", b"%25")
-    return encoded(octets.decode("latin-1"))
-
-
-def strip_root_path(path: str, root_path: str) -> str:
-    """Return `path` without the ASGI `root_path` at its start, else `path` itself.
-
-    `path` is the result of `request_path`; `root_path` is decoded, as in ASGI, and a trailing slash doesn't
-    count. It is removed at a segment boundary only: `/svc` from `/svc/x`, never from `/svcs/x`. The rest
-    starts with a slash or is empty (`/svc` from `/svc`), so that it can be appended to a prefix.
-    """
-    rest = path.removeprefix(root_prefix(root_path))
-    return path if rest[:1] not in ("", "/") else rest
-
-
-def target_uri(base: BaseURL, raw_path: str, root_path: str) -> str:
-    """Return the target URI of a request, in normal form and without query (RFC 9449 section 4.3).
-
-    Scheme and authority are `base`'s. Where `base` has a path, a proxy stripped that prefix: `root_path` is
-    removed from the raw path (`strip_root_path`), then the prefix put before it. Raises URIError as
-    `request_path` does.
-    """
-    path = request_path(raw_path)
-    if not base.path:
-        return base.origin + path
-    return base.origin + base.path + strip_root_path(path, root_path)

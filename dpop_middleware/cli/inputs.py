@@ -20,7 +20,7 @@ from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.client.private_keys import as_utf8, is_pem
 from dpop_middleware.client.urls import origin_of
 from dpop_middleware.errors import DPoPError
-from dpop_middleware.jose import LATEST_TIME, JOSEError, strict_json
+from dpop_middleware.jose import LATEST_TIME, JOSEError, strict
 
 __all__ = [
     "INSECURE_HTTP",
@@ -102,7 +102,7 @@ class Inputs:
     def json_object(self, option: str, name: str) -> dict[str, Any]:
         """Return the JSON object in the file `name`, or in standard input for `-`."""
         try:
-            return strict_json.parse_object(self.octets(option, name))
+            return strict.parse_object(self.octets(option, name))
         except JOSEError as error:
             raise CommandError(f"{option} is not a JSON object: {error}") from error
 
@@ -130,7 +130,7 @@ class Inputs:
 
 def _jwk(option: str, name: str, data: bytes) -> dict[str, Any]:
     try:
-        return strict_json.parse_object(data)
+        return strict.parse_object(data)
     except JOSEError as error:
         where = "standard input" if name == "-" else name
         raise CommandError(f"{option}: {where} is neither a JWK nor a PEM private key") from error

@@ -23,7 +23,7 @@ from dpop_middleware.cli.inputs import (
 )
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.errors import DPoPError
-from dpop_middleware.jose import strict_json
+from dpop_middleware.jose import strict
 from dpop_middleware.jose.algorithms import ALGORITHMS, KTY
 from dpop_middleware.jose.jwk import public_key, thumbprint
 
@@ -189,7 +189,7 @@ def _jkt(data: bytes, password: bytes | None) -> str:
         return DPoPKey.from_pem(data, password=password).jkt
     if not data.startswith(b"{"):
         return parse_header(split_proof(data.decode("latin-1")).header, tuple(ALGORITHMS)).jkt
-    jwk = strict_json.parse_object(data)
+    jwk = strict.parse_object(data)
     return DPoPKey.from_jwk(jwk).jkt if "d" in jwk or "priv" in jwk else _of_public_jwk(jwk)
 
 

@@ -27,9 +27,9 @@ from dpop_middleware._proof.proof import (
 from dpop_middleware._request.request import one_proof
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, DPoPError, Scheme
-from dpop_middleware.jose import JOSEError, base64url, strict_json
+from dpop_middleware.jose import JOSEError, base64url, strict
 from dpop_middleware.jose.algorithms import ALGORITHMS
-from dpop_middleware.jose.compact import CompactJWS, split
+from dpop_middleware.jose.strict import CompactJWS, split
 from dpop_middleware.nonces import NonceProvider
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier, token_hash
@@ -108,7 +108,7 @@ def judge_token_later(
     """
     try:
         payload = base64url.decode(split(access_token).payload)
-        claims = strict_json.parse_object(payload)
+        claims = strict.parse_object(payload)
     except JOSEError:
         return None
     order = (Check.TOKEN_CLAIMS, Check.TOKEN_ISS, Check.TOKEN_AUD, Check.TOKEN_TIME)
@@ -281,7 +281,7 @@ def _compare(
 
 
 def _object(segment: str) -> dict[str, Any]:
-    return strict_json.parse_object(base64url.decode(segment))
+    return strict.parse_object(base64url.decode(segment))
 
 
 def _segment(says: Mapping[str, object]) -> str:

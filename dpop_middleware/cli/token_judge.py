@@ -23,8 +23,7 @@ from dpop_middleware.cli.inputs import Inputs
 from dpop_middleware.errors import ConfigurationError, InvalidToken, Unavailable
 from dpop_middleware.introspection import ClientAuthentication, ClientSecretBasic, ClientSecretPost
 from dpop_middleware.introspection._answer import AnswerRules, MalformedAnswer, judge_answer
-from dpop_middleware.jose import JOSEError, base64url, strict_json
-from dpop_middleware.jose.compact import split
+from dpop_middleware.jose import JOSEError, base64url, strict
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS
 from dpop_middleware.profiles import KNOWN, RFC9068
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
@@ -202,7 +201,7 @@ def _jwks(value: str | None, inputs: Inputs) -> dict[str, Any] | str | None:
 def _unverified_claims(token: str | None) -> dict[str, Any]:
     """Return the token's claims, unverified; none if it can't be parsed, which the verifier reports."""
     try:
-        return strict_json.parse_object(base64url.decode(split(token or "").payload))
+        return strict.parse_object(base64url.decode(strict.split(token or "").payload))
     except JOSEError:
         return {}
 

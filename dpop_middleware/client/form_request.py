@@ -16,7 +16,7 @@ from dpop_middleware._runtime import Deferred
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.client.urls import NEW_FORM, named_origin
 from dpop_middleware.errors import ConfigurationError
-from dpop_middleware.jose import JOSEError, strict_json
+from dpop_middleware.jose import JOSEError, strict
 
 if TYPE_CHECKING:
     from dpop_middleware.client import auth, proofs
@@ -250,7 +250,7 @@ def _answer(content: bytes) -> dict[str, Any] | None:
     if len(content) > _MAX_ANSWER:
         return None
     try:
-        return strict_json.parse_document(content)
+        return strict.parse_document(content)
     except JOSEError:
         return None
 

@@ -30,7 +30,7 @@ from dpop_middleware.client.private_keys import (
     usual_algorithm,
 )
 from dpop_middleware.client.urls import target_of
-from dpop_middleware.jose import JOSEError, base64url, strict_json
+from dpop_middleware.jose import JOSEError, base64url, strict
 from dpop_middleware.jose.algorithms import ALGORITHMS, KTY, MLDSA
 from dpop_middleware.jose.jwk import public_key, thumbprint, without_unset
 
@@ -143,7 +143,7 @@ class DPoPKey:
         if is_pem(data):
             return cls.from_pem(data, algorithm=algorithm, password=password)
         try:
-            jwk = strict_json.parse_object(data)
+            jwk = strict.parse_object(data)
         except JOSEError as error:
             raise ValueError("the file holds neither a PEM private key nor a JWK in JSON") from error
         return cls.from_jwk(jwk, algorithm=algorithm)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final
 from dpop_middleware._options import names
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import InvalidToken
-from dpop_middleware.jose import JOSEError, strict_json
+from dpop_middleware.jose import JOSEError, strict
 from dpop_middleware.tokens.access_token import AccessToken, shown
 from dpop_middleware.tokens.cache import read_only_claims
 from dpop_middleware.tokens.claims import ClaimRules, judge_claims
@@ -143,7 +143,7 @@ class SignedAnswers:
         except InvalidToken as error:
             words = error.description.replace("the access token", "the signed answer")
             raise MalformedAnswer(f"{words} (found {error.actual})") from error
-        claims = _parsed(payload, strict_json.parse_object)
+        claims = _parsed(payload, strict.parse_object)
         answer = claims.get("token_introspection")
         if not isinstance(answer, dict):
             raise MalformedAnswer("the signed answer has no token_introspection")
@@ -199,7 +199,7 @@ async def read_answer(
         raise MalformedAnswer(f"the answer's media type is not {accept}: it is {media_type[:100]!r}")
     if signed is not None:
         return await signed.read(body)
-    return _parsed(body, strict_json.parse_document)
+    return _parsed(body, strict.parse_document)
 
 
 def required_of_an_answer(claims: object) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ from dpop_middleware.introspection.client_authentication import (
     ClientAuthentication,
     request_credentials,
 )
-from dpop_middleware.jose import JOSEError, strict_json
+from dpop_middleware.jose import JOSEError, strict
 from dpop_middleware.tokens.connections import FetchError, ProxyChoice
 from dpop_middleware.tokens.issuer_keys import endpoint_named, metadata_urls
 
@@ -203,7 +203,7 @@ class Endpoint:
         if answer.status_code != _OK:
             raise EndpointError(f"{url}: the status is {answer.status_code}, not 200")
         try:
-            return strict_json.parse_document(answer.content)
+            return strict.parse_document(answer.content)
         except JOSEError as error:
             raise EndpointError(f"{url}: the answer is not a JSON object: {error.description}") from error
 

@@ -5,8 +5,7 @@ a signature that doesn't verify is False. Input that PyJWT and cryptography woul
 names, private members, weak keys, points of small order) is refused before they see it.
 
     base64url.py    canonical base64url (RFC 7515 section 2)
-    strict_json.py  one JSON object in UTF-8, each name once (RFC 8259, RFC 7515 section 4)
-    compact.py      a compact JWS of an untrusted sender: its segments and its header (RFC 7515)
+    strict.py       a compact JWS and its header (RFC 7515), one JSON object with each name once (RFC 8259)
     algorithms.py   the closed table of algorithms, with ML-DSA where this system has it
     jwk.py          JWK -> public key, JWK -> thumbprint (RFC 7517, RFC 7638)
 """

@@ -17,7 +17,7 @@ from dpop_middleware._runtime import system_time
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.events import EventSink
 from dpop_middleware.jose import base64url
-from dpop_middleware.jose.compact import split
+from dpop_middleware.jose.strict import split
 from dpop_middleware.profiles import RFC9068, Profile
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.testing.stand_in import (

@@ -18,7 +18,7 @@ import httpx2
 
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.client.proofs import one_nonce
-from dpop_middleware.jose.compact import parse_header, split
+from dpop_middleware.jose.strict import parse_header, split
 from dpop_middleware.testing.defects import BROKEN_PROOFS, BrokenProof, HonestProof
 from dpop_middleware.testing.issuer import ABSENT
 from dpop_middleware.testing.target import Target, lifespan

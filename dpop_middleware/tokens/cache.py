@@ -1,4 +1,4 @@
-"""Caches that are bounded in entries and in bytes: the common class, and the cache of verified access tokens.
+"""A cache that is bounded in entries and in bytes, and a verified access token as it is kept in one.
 
 There is one rule of eviction for everything that is remembered between requests: the least recently used
 entry is evicted first. The caller says how large an entry is.
@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Hashable, ItemsView, Iterator, Mapping, ValuesView
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from dpop_middleware.tokens.access_token import AccessToken, token_hash
+from dpop_middleware.tokens.access_token import AccessToken
 
 if TYPE_CHECKING:
     from dpop_middleware.tokens.jwks import KeySet
@@ -25,8 +25,8 @@ __all__ = [
     "LONGEST_KNOWN_HEADER",
     "MAX_CACHED_BYTES",
     "MAX_CACHED_TOKENS",
+    "TAIL",
     "BoundedCache",
-    "TokenCache",
     "VerifiedToken",
     "read_only_claims",
 ]
@@ -46,8 +46,8 @@ CLIENT_SIZE = LONGEST_KNOWN_HEADER + 2600
 _SIZE = 950 + CLIENT_SIZE
 # The bytes of a text besides its characters, and the most that a character can take.
 _TEXT, _CHARACTER = 56, 4
-# The key is the end of a token, a part of its signature, so that no unknown token is hashed.
-_TAIL = 32
+TAIL = 32
+"""A verified token is kept by its last characters, a part of its signature: no unknown token is hashed."""
 
 
 class BoundedCache(Generic[_Key, _Value]):
@@ -165,46 +165,20 @@ class VerifiedToken(NamedTuple):
             and self.key_identity in keys.identities
         )
 
+    def size(self, payload: int) -> int:
+        """Return roughly how many bytes this takes with claims of `payload` bytes, rather too many.
+
+        Its scopes are ASCII, and separate objects, of which there may be thousands.
+        """
+        token, scopes = self.access_token, self.access_token.scopes
+        names = len(token.subject or "") + len(token.client_id)
+        texts = _CHARACTER * names + _TEXT * len(scopes) + sum(map(len, scopes))
+        return _SIZE + payload + sys.getsizeof(scopes) + texts
+
 
 def read_only_claims(payload: bytes) -> Mapping[str, Any]:
-    """Return the claims in a payload that `strict_json` accepted, as a mapping that never changes.
+    """Return the claims in a payload that `strict.parse_object` accepted, as a mapping that never changes.
 
     It holds nothing but the payload: each access to a claim returns a new value.
     """
     return _Claims(payload)
-
-
-def _size(token: VerifiedToken, payload: int) -> int:
-    """Return roughly how many bytes an entry takes, rather too many than too few.
-
-    Its scopes are ASCII, and separate objects, of which there may be thousands.
-    """
-    access_token = token.access_token
-    names, scopes = len(access_token.subject or "") + len(access_token.client_id), access_token.scopes
-    texts = _CHARACTER * names + _TEXT * len(scopes) + sum(map(len, scopes))
-    return _SIZE + payload + sys.getsizeof(scopes) + texts
-
-
-class TokenCache:
-    """Verified tokens; the least recently used one is evicted first."""
-
-    def __init__(self, *, max_tokens: int, max_bytes: int = MAX_CACHED_BYTES) -> None:
-        self._tokens: BoundedCache[str, VerifiedToken] = BoundedCache(
-            max_entries=max_tokens, max_bytes=max_bytes
-        )
-
-    def __len__(self) -> int:
-        return len(self._tokens)
-
-    def get(self, token: str) -> VerifiedToken | None:
-        """Return what is known of exactly this token, and mark it as recently used."""
-        known = self._tokens.get(token[-_TAIL:])
-        return known if known is not None and known.token_hash == token_hash(token) else None
-
-    def put(self, token: str, verified: VerifiedToken, *, payload: int) -> None:
-        """Keep a verified token with `payload` bytes of claims; the least recently used may be evicted."""
-        self._tokens.put(token[-_TAIL:], verified, size=_size(verified, payload))
-
-    def discard(self, token: str) -> None:
-        """Forget the token, if it is kept."""
-        self._tokens.discard(token[-_TAIL:])

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from dpop_middleware._options import SCOPE_TOKEN, names, names_or_one, refused
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import InvalidToken
-from dpop_middleware.jose import LATEST_TIME, JOSEError, strict_json
-from dpop_middleware.jose.compact import media_type
+from dpop_middleware.jose import LATEST_TIME, JOSEError, strict
+from dpop_middleware.jose.strict import media_type
 from dpop_middleware.tokens.access_token import AccessToken, shown
 from dpop_middleware.tokens.cache import VerifiedToken, read_only_claims
 from dpop_middleware.tokens.optional_members import checked_clock_skew
@@ -104,7 +104,7 @@ def judge_claims(
     - `now`: seconds since the epoch.
     """
     try:
-        claims = strict_json.parse_object(payload)
+        claims = strict.parse_object(payload)
     except JOSEError as error:
         raise InvalidToken("the access token's claims are malformed", check=Check.TOKEN_CLAIMS) from error
     _require(claims, rules)

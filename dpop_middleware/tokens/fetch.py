@@ -19,7 +19,7 @@ from dpop_middleware._options import HTTP_TOKEN, refused
 from dpop_middleware._request.secure_url import checked_url
 from dpop_middleware._request.uri import normalize
 from dpop_middleware.errors import ConfigurationError
-from dpop_middleware.jose import JOSEError, strict_json
+from dpop_middleware.jose import JOSEError, strict
 from dpop_middleware.tokens.access_token import shown
 from dpop_middleware.tokens.connections import (
     TOO_LARGE,
@@ -228,7 +228,7 @@ class Fetcher:
         """Return the JSON object at `endpoint`, of at most `limit` bytes; raises FetchError."""
         try:
             body = self.body(endpoint, deadline=deadline, limit=limit)
-            return strict_json.parse_document(body)
+            return strict.parse_document(body)
         except FetchError as error:
             raise FetchError(f"{endpoint.url}: {error}") from error
         except JOSEError as error:

@@ -16,7 +16,13 @@ from dpop_middleware.errors import InvalidToken
 from dpop_middleware.health import IssuerKeysHealth
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS, checked_algorithms
 from dpop_middleware.tokens.access_token import TOKEN_CLOCK_SKEW, AccessToken, shown, token_hash
-from dpop_middleware.tokens.cache import MAX_CACHED_BYTES, MAX_CACHED_TOKENS, TokenCache
+from dpop_middleware.tokens.cache import (
+    MAX_CACHED_BYTES,
+    MAX_CACHED_TOKENS,
+    TAIL,
+    BoundedCache,
+    VerifiedToken,
+)
 from dpop_middleware.tokens.claims import (
     checked_required_claims,
     checked_token_types,
@@ -124,10 +130,10 @@ class JWTAccessTokenVerifier:
             clock_skew=clock_skew,
         )
         self._cache_bounds = {
-            "max_tokens": options.whole_number("max_cached_tokens", max_cached_tokens),
+            "max_entries": options.whole_number("max_cached_tokens", max_cached_tokens),
             "max_bytes": options.whole_number("max_cached_bytes", max_cached_bytes),
         }
-        self._cache = TokenCache(**self._cache_bounds)
+        self._cache: BoundedCache[str, VerifiedToken] = BoundedCache(**self._cache_bounds)
         lifetime = options.seconds("jwks_lifetime", jwks_lifetime, minimum=1, maximum=_DAY)
         lifetimes = Lifetimes(
             lifetime=lifetime,
@@ -187,7 +193,7 @@ class JWTAccessTokenVerifier:
 
     def _sibling(self) -> Self:
         sibling = copy.copy(self)
-        sibling._cache = TokenCache(**self._cache_bounds)
+        sibling._cache = BoundedCache(**self._cache_bounds)
         return sibling
 
     async def verify(self, token: str) -> AccessToken:
@@ -202,12 +208,12 @@ class JWTAccessTokenVerifier:
         if len(token) > MAX_TOKEN_SIZE or not token.isascii():
             raise not_a_jwt()
         since = time.monotonic()
-        known = self._cache.get(token)
-        if known is not None:
+        known = self._cache.get(token[-TAIL:])
+        if known is not None and known.token_hash == token_hash(token):
             keys = self._source.current() or await self._source.load()
             if known.usable(keys, now=self._clock(), clock_skew=self._rules.clock_skew):
                 return known.access_token
-            self._cache.discard(token)
+            self._cache.discard(token[-TAIL:])
         signed = parse_signed_token(token, token_types=self._token_types, algorithms=self._algorithms)
         key = await self._signer(signed, token, since)
         payload = signed.payload
@@ -218,7 +224,7 @@ class JWTAccessTokenVerifier:
             key_identity=key.identity,
             token_hash=token_hash(token),
         )
-        self._cache.put(token, verified, payload=len(payload))
+        self._cache.put(token[-TAIL:], verified, size=verified.size(len(payload)))
         return verified.access_token
 
     def key_ages(self) -> tuple[tuple[str, float], ...]:

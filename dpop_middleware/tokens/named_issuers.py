@@ -27,7 +27,7 @@ from dpop_middleware._request.request import MAX_TOKEN_SIZE
 from dpop_middleware._runtime import is_cancellation
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, InvalidToken, Unavailable
-from dpop_middleware.jose import JOSEError, base64url, compact
+from dpop_middleware.jose import JOSEError, base64url, strict
 from dpop_middleware.tokens.access_token import AccessTokenVerifier
 from dpop_middleware.tokens.admission import Admission, WaitingRoom
 from dpop_middleware.tokens.cache import BoundedCache
@@ -74,7 +74,7 @@ def unverified_issuer(token: str) -> str:
     if len(token) > MAX_TOKEN_SIZE:
         raise not_a_jwt()
     try:
-        payload = base64url.decode(compact.split(token).payload)
+        payload = base64url.decode(strict.split(token).payload)
     except JOSEError as error:
         raise not_a_jwt(error.description) from error
     issuer = _named(payload)

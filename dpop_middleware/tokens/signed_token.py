@@ -19,10 +19,9 @@ from typing import Any, Final, NamedTuple
 
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import InvalidToken
-from dpop_middleware.jose import JOSEError, base64url, compact
+from dpop_middleware.jose import JOSEError, base64url, strict
 from dpop_middleware.jose.algorithms import ALGORITHMS, Algorithm
-from dpop_middleware.jose.compact import media_type, parse_header
-from dpop_middleware.jose.strict_json import Bounds
+from dpop_middleware.jose.strict import Bounds, media_type, parse_header
 from dpop_middleware.tokens.access_token import shown
 from dpop_middleware.tokens.jwks import VerificationKey
 
@@ -92,7 +91,7 @@ def parse_signed_token(
     - `algorithms`: the accepted values of `alg`, all of them in `jose.algorithms.ALGORITHMS`.
     """
     try:
-        jws = compact.split(token)
+        jws = strict.split(token)
         read = _read_header if len(jws.header) <= _LONGEST_REMEMBERED else _read_header.__wrapped__
         algorithm, kid = read(jws.header, token_types, algorithms)
         signature = base64url.decode(jws.signature)

@@ -3,12 +3,24 @@
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dpop_middleware._judge.hints import hint_of
-from dpop_middleware._request.public_urls import PublicURLs
+from dpop_middleware._request.public_urls import (
+    PublicURLs,
+    check_request_path,
+    request_path,
+    strip_root_path,
+    target_uri,
+)
+from dpop_middleware._request.uri import BaseURL, URIError, encoded, has_dot_segment, parse_base_url
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, InvalidDPoPProof, InvalidRequest
 from tests.support.api import request
+
+BASE = parse_base_url("https://api.example.com")
+PREFIXED = parse_base_url("https://api.example.com/svc")
 
 
 def urls(*listed: str, hosts: tuple[str, ...] = ()) -> PublicURLs:
@@ -289,3 +301,170 @@ def test_hosts_and_their_prefixes_select_the_url(
 ) -> None:
     ours = urls("https://h.test/v1", "https://i.test", "https://h.test/v2", "https://j.test/only")
     assert ours.target_uri(request(hosts=(host,), raw_path=raw_path, root_path=root_path)) == target
+
+
+@pytest.mark.parametrize(
+    ("raw_path", "normal"),
+    [
+        ("/", "/"),
+        ("/v1/things", "/v1/things"),
+        ("//x/p", "//x/p"),
+        ("/a//b/", "/a//b/"),
+        ("/.well-known/...", "/.well-known/..."),
+        ("/p?q=1", "/p"),
+        ("/p?", "/p"),
+        ("/p?..//../%", "/p"),
+        ("/?", "/"),
+        ("/p#f", "/p%23f"),
+        ("/a%2fb/%7e%41", "/a%2Fb/~A"),
+        ("/caf\xc3\xa9", "/caf%C3%A9"),
+        ("/a b\t\x00\x7f\xff", "/a%20b%09%00%7F%FF"),
+        ("/..\\x", "/..%5Cx"),
+        ('/"<>^`{|}[]', "/%22%3C%3E%5E%60%7B%7C%7D%5B%5D"),
+        ("/%252e%252e/x", "/%252e%252e/x"),
+        ("/http://evil.example/", "/http://evil.example/"),
+    ],
+)
+def test_a_request_path_has_one_normal_form(raw_path: str, normal: str) -> None:
+    assert request_path(raw_path) == normal
+    assert request_path(normal) == normal
+
+
+@pytest.mark.parametrize(
+    ("raw_path", "reason"),
+    [
+        ("", "start with a slash"),
+        ("*", "start with a slash"),
+        ("v1", "start with a slash"),
+        ("?/", "start with a slash"),
+        ("\\x", "start with a slash"),
+        ("http://api.example.com/v1", "start with a slash"),
+        ("api.example.com:443", "start with a slash"),
+        ("/.", "dot segment"),
+        ("/..", "dot segment"),
+        ("/./", "dot segment"),
+        ("/a/../b", "dot segment"),
+        ("/a/..?q", "dot segment"),
+        ("/%2e", "dot segment"),
+        ("/a/%2E%2e/b", "dot segment"),
+        ("/a/.%2e", "dot segment"),
+        ("/a/%2e./", "dot segment"),
+        ("//..//", "dot segment"),
+        ("/%", "malformed"),
+        ("/%4", "malformed"),
+        ("/%zz", "malformed"),
+        ("/%2?e", "malformed"),
+        ("/%%", "malformed"),
+        ("/" + "a" * 4096, "too long"),
+        ("/" + '"' * 60_000, "too long"),
+        ("/\u0100", "octets"),
+        ("/\ud800", "octets"),
+    ],
+)
+def test_a_long_malformed_or_ambiguous_path_is_refused(raw_path: str, reason: str) -> None:
+    with pytest.raises(URIError, match=reason):
+        request_path(raw_path)
+
+
+@pytest.mark.parametrize(
+    ("path", "root_path", "rest"),
+    [
+        ("/svc/x", "/svc", "/x"),
+        ("/svc/x", "/svc/", "/x"),
+        ("/svc/svc", "/svc", "/svc"),
+        ("/svc/", "/svc", "/"),
+        ("/svc", "/svc", ""),
+        ("/svcs/x", "/svc", "/svcs/x"),
+        ("/x/svc", "/svc", "/x/svc"),
+        ("/x", "", "/x"),
+        ("/x", "/", "/x"),
+        ("//x", "/", "//x"),
+        ("/svc/x", "svc", "/svc/x"),
+        ("/Svc/x", "/svc", "/Svc/x"),
+        ("/caf%C3%A9/x", "/café", "/x"),
+        ("/a%20b/x", "/a b", "/x"),
+        ("/50%25/x", "/50%", "/x"),
+        ("/A/x", "/%41", "/A/x"),
+        ("/%2541/x", "/%41", "/x"),
+        ("/a%3Fb/x", "/a?b", "/x"),
+        ("/a%2Fb/x", "/a/b", "/a%2Fb/x"),
+        ("/x", "/\ud800", "/x"),
+    ],
+)
+def test_a_root_path_is_stripped_at_a_segment_boundary(path: str, root_path: str, rest: str) -> None:
+    assert strip_root_path(path, root_path) == rest
+
+
+@pytest.mark.parametrize(
+    ("base", "raw_path", "root_path", "uri"),
+    [
+        (BASE, "/v1/things", "", "https://api.example.com/v1/things"),
+        (BASE, "/svc/x?q", "/svc", "https://api.example.com/svc/x"),
+        (BASE, "//evil.example/p", "", "https://api.example.com//evil.example/p"),
+        (PREFIXED, "/x", "", "https://api.example.com/svc/x"),
+        (PREFIXED, "/svc/x", "/svc", "https://api.example.com/svc/x"),
+        (PREFIXED, "/inner/x", "/inner", "https://api.example.com/svc/x"),
+        (PREFIXED, "/inner", "/inner", "https://api.example.com/svc"),
+        (PREFIXED, "/inner/", "/inner", "https://api.example.com/svc/"),
+        (PREFIXED, "/svc/x", "", "https://api.example.com/svc/svc/x"),
+        (PREFIXED, "//evil.example/p", "", "https://api.example.com/svc//evil.example/p"),
+    ],
+)
+def test_a_target_uri_begins_with_the_base_url(
+    base: BaseURL, raw_path: str, root_path: str, uri: str
+) -> None:
+    assert target_uri(base, raw_path, root_path) == uri
+
+
+@pytest.mark.parametrize(
+    "raw_path", ["/svc/../x", "/svc/%2E%2e", "/svc/%00/../x", "/\0/.", "/svc/%00/%2e%2E/x"]
+)
+def test_target_uri_refuses_dot_segments(raw_path: str) -> None:
+    with pytest.raises(URIError, match="dot segment"):
+        target_uri(PREFIXED, raw_path, "/svc")
+
+
+@pytest.mark.parametrize("raw_path", ["/svc/%00.", "/svc/.%00/x", "/svc/\0..\0/x"])
+def test_a_null_octet_is_no_slash(raw_path: str) -> None:
+    assert (
+        target_uri(PREFIXED, raw_path, "/svc").count("/")
+        == PREFIXED.path.count("/") + raw_path.count("/") + 1
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "sentence"),
+    [
+        ("a", "doesn't start with a slash"),
+        ("", "doesn't start with a slash"),
+        ("/" + "a" * 4096, "too long"),
+        ("/a/..", "dot segment"),
+        ("/%2e%2E/a", "dot segment"),
+        ("/.%2e", "dot segment"),
+        ("/a/%2e?x", "dot segment"),
+        ("/%00/%2e", "dot segment"),
+        ("/%2g", "malformed"),
+        ("/%=41", "malformed"),
+    ],
+)
+def test_a_path_that_can_be_read_in_two_ways_is_refused(path: str, sentence: str) -> None:
+    with pytest.raises(URIError, match=sentence):
+        check_request_path(path)
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/a?b=/../", "/%2f..%2f", "/=0d", "/a%00.b", "/...", "/a." + "b" * 4000]
+)
+def test_any_other_path_is_let_through(path: str) -> None:
+    check_request_path(path)
+
+
+@given(st.text(st.sampled_from("/.%2eE0aAfF?=~^é"), max_size=24).map("/".__add__))
+@settings(max_examples=300)
+def test_an_accepted_path_has_no_dot_segment_once_it_is_decoded(path: str) -> None:
+    try:
+        check_request_path(path)
+        normal = encoded(path.partition("?")[0])
+    except URIError:
+        return
+    assert not has_dot_segment(normal)

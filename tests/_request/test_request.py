@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpop_middleware._request.paths import URIError, check_request_path
+from dpop_middleware._request.public_urls import check_request_path
 from dpop_middleware._request.request import (
     MAX_PROOF_SIZE,
     MAX_TOKEN_SIZE,
@@ -15,6 +15,7 @@ from dpop_middleware._request.request import (
     credentials,
     one_proof,
 )
+from dpop_middleware._request.uri import URIError
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import (
     DPoPError,

@@ -11,19 +11,20 @@ from dpop_middleware.authorization_server import TokenEndpoint
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.testing import encode_jws
 from dpop_middleware.tokens.access_token import AccessToken, token_hash
-from dpop_middleware.tokens.cache import TokenCache, VerifiedToken, read_only_claims
+from dpop_middleware.tokens.cache import BoundedCache, VerifiedToken, read_only_claims
 from tests.support.adapters import ORIGIN, World
 
 MIB = 1024 * 1024
 
 
 def test_the_attacker_wants_memory_for_large_tokens() -> None:
-    tokens = TokenCache(max_tokens=10_000, max_bytes=8 * MIB)
+    tokens: BoundedCache[str, VerifiedToken] = BoundedCache(max_entries=10_000, max_bytes=8 * MIB)
     tracemalloc.start()
     try:
         for number in range(10_000):
             token = hashlib.sha256(str(number).encode()).hexdigest()
-            tokens.put(token, verified(number.to_bytes(7500, "big")), payload=7500)
+            kept = verified(number.to_bytes(7500, "big"))
+            tokens.put(token, kept, size=kept.size(7500))
         held, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -52,12 +53,13 @@ async def test_the_attacker_wants_memory_for_padded_proof_headers() -> None:
 
 
 def test_the_attacker_wants_memory_for_thousands_of_scopes() -> None:
-    tokens = TokenCache(max_tokens=10_000, max_bytes=4 * MIB)
+    tokens: BoundedCache[str, VerifiedToken] = BoundedCache(max_entries=10_000, max_bytes=4 * MIB)
     tracemalloc.start()
     try:
         for number in range(100):
             scopes = frozenset(f"{number}:{scope}" for scope in range(1500))
-            tokens.put(f"{number:032}", verified(bytes(9000), scopes), payload=9000)
+            kept = verified(bytes(9000), scopes)
+            tokens.put(f"{number:032}", kept, size=kept.size(9000))
         held, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

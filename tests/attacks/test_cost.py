@@ -16,10 +16,9 @@ from dpop_middleware._adapter.connection import has_credentials
 from dpop_middleware._adapter.ticket import take_tickets
 from dpop_middleware._judge.misplaced import misplaced
 from dpop_middleware._log import escaped
-from dpop_middleware._request.paths import check_request_path
-from dpop_middleware._request.public_urls import PublicURLs
+from dpop_middleware._request.public_urls import PublicURLs, absolute_form, check_request_path
 from dpop_middleware._request.request import MAX_FIELDS, credentials
-from dpop_middleware._request.uri import URIError, absolute_form, authority, normalize
+from dpop_middleware._request.uri import URIError, authority, normalize
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import (
     DPoPError,

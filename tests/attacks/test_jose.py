@@ -7,9 +7,9 @@ import pytest
 
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import InvalidToken
-from dpop_middleware.jose import JOSEError, base64url, strict_json
+from dpop_middleware.jose import JOSEError, base64url, strict
 from dpop_middleware.jose.algorithms import Algorithm
-from dpop_middleware.jose.strict_json import parse_untrusted_object
+from dpop_middleware.jose.strict import parse_untrusted_object
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS
 from dpop_middleware.tokens.jwks import parse_key_set
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
@@ -31,7 +31,7 @@ HOSTILE = {
 def test_the_attacker_wants_the_parser_to_build_thousands_of_values(
     text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(strict_json, "_DECODERS", {})  # decoding fails
+    monkeypatch.setattr(strict, "_DECODERS", {})  # decoding fails
     with pytest.raises(JOSEError):
         parse_untrusted_object(text.encode())
     with pytest.raises(InvalidToken) as caught:

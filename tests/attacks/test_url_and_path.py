@@ -8,8 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dpop_middleware import DPoPMiddleware
-from dpop_middleware._request.public_urls import PublicURLs
-from dpop_middleware._request.uri import normalize, request_path, root_prefix, strip_root_path
+from dpop_middleware._request.public_urls import PublicURLs, request_path, root_prefix, strip_root_path
+from dpop_middleware._request.uri import normalize
 from dpop_middleware.errors import DPoPError
 from tests.support.adapters import ORIGIN, Fields, World, reached, scope_of
 from tests.support.api import request

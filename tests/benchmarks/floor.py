@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dpop_middleware import DPoPProof, ReplayEntry, ResourceServer, VerifiedRequest
 from dpop_middleware._proof.proof import ProofHeader
-from dpop_middleware.jose import base64url, strict_json
+from dpop_middleware.jose import base64url, strict
 from dpop_middleware.jose.algorithms import ALGORITHMS
 from dpop_middleware.tokens.access_token import AccessToken
 from dpop_middleware.tokens.cache import VerifiedToken, read_only_claims
@@ -57,7 +57,7 @@ class Straight:
         # The same private parts as in the application with which it is compared.
         part: Any = api.verification
         self._issuer = part.verifier.issuers[0]
-        self._tokens = part.verifier._cache._tokens
+        self._tokens = part.verifier._cache
         self._keys = part.verifier._source.current
         self._store = part.proofs.store
         self._keyspace = part.proofs.keyspace
@@ -113,7 +113,7 @@ class Straight:
         jkt = client.jkt
         if jkt != token.jkt:
             raise Refused
-        claims = strict_json.parse_untrusted_object(base64url.decode(payload))
+        claims = strict.parse_untrusted_object(base64url.decode(payload))
         get = claims.get
         jti, iat, nonce = get("jti"), get("iat"), get("nonce")
         if type(jti) is not str or not 0 < len(jti) <= 512 or type(iat) is not int or not 0 <= iat <= _LATEST:
@@ -138,7 +138,7 @@ class Straight:
         segments = text.split(".", 3)
         if len(segments) != 3:
             raise Refused
-        header = strict_json.parse_untrusted_object(base64url.decode(segments[0]))
+        header = strict.parse_untrusted_object(base64url.decode(segments[0]))
         payload = base64url.decode(segments[1])
         if not _EXTENSIONS.isdisjoint(header) or header.get("alg") != "ES256":
             raise Refused
@@ -146,7 +146,7 @@ class Straight:
             raise Refused
         (issuer_key,) = keys.candidates(kid=header.get("kid"), algorithm="ES256").keys
         _verify(issuer_key.key, text.rpartition(".")[0].encode(), base64url.decode(segments[2]))
-        claims = strict_json.parse_object(payload)
+        claims = strict.parse_object(payload)
         if not all(name in claims for name in _REQUIRED):
             raise Refused
         texts = subject, client_id, _, scopes = [
@@ -179,7 +179,7 @@ class Straight:
 
 
 def _client(segment: str) -> ProofHeader:
-    header = strict_json.parse_untrusted_object(base64url.decode(segment))
+    header = strict.parse_untrusted_object(base64url.decode(segment))
     if header.get("typ") != "dpop+jwt" or header.get("alg") != "ES256" or not _EXTENSIONS.isdisjoint(header):
         raise Refused
     jwk = header["jwk"]

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpop_middleware.checks import Check
-from dpop_middleware.jose import JOSEError, base64url, compact, strict_json
+from dpop_middleware.jose import JOSEError, base64url, strict
 from dpop_middleware.jose.algorithms import ALGORITHMS
 from dpop_middleware.jose.jwk import public_key, thumbprint, without_unset
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS
@@ -495,8 +495,8 @@ def test_an_unknown_key_type_has_no_thumbprint(kty: object) -> None:
 
 def test_the_proof_of_rfc_9449_verifies() -> None:
     example = EXAMPLES["resource_request"]
-    jws = compact.split(example["proof"])
-    header = strict_json.parse_object(base64url.decode(jws.header))
+    jws = strict.split(example["proof"])
+    header = strict.parse_object(base64url.decode(jws.header))
     algorithm = ALGORITHMS[header["alg"]]
     key = public_key(header["jwk"], algorithm)
     assert algorithm.verify(key, jws.signing_input, base64url.decode(jws.signature))
@@ -507,9 +507,9 @@ def judged_by_jose(case: dict[str, Any]) -> bool:
     """Whether the proof of a case is well-formed and signed by an acceptable key."""
     [proof] = [value for name, value in case["request"]["headers"] if name == "dpop"]
     try:
-        jws = compact.split(proof)
-        header = strict_json.parse_object(base64url.decode(jws.header))
-        strict_json.parse_object(base64url.decode(jws.payload))
+        jws = strict.split(proof)
+        header = strict.parse_object(base64url.decode(jws.header))
+        strict.parse_object(base64url.decode(jws.payload))
         algorithm = ALGORITHMS[header["alg"]]
         key = public_key(header.get("jwk"), algorithm)
         thumbprint(header["jwk"])

@@ -11,8 +11,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.jose import JOSEError, algorithms, base64url
 from dpop_middleware.jose.algorithms import ALGORITHMS
-from dpop_middleware.jose.compact import split
 from dpop_middleware.jose.jwk import public_key, thumbprint
+from dpop_middleware.jose.strict import split
 from dpop_middleware.policy import POST_QUANTUM_ALGORITHMS
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "rfc9964_examples.json"

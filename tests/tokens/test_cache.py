@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 
 from dpop_middleware.tokens.access_token import AccessToken, token_hash
-from dpop_middleware.tokens.cache import BoundedCache, TokenCache, VerifiedToken, read_only_claims
+from dpop_middleware.tokens.cache import (
+    MAX_CACHED_BYTES,
+    MAX_CACHED_TOKENS,
+    BoundedCache,
+    VerifiedToken,
+    read_only_claims,
+)
 from dpop_middleware.tokens.jwks import parse_key_set
 from tests.support.issuer_tokens import JKT, issuer_key, key_set
 
@@ -58,6 +64,16 @@ def test_a_cache_of_no_size_keeps_nothing() -> None:
     for kept in (cache(entries=0), cache(size=0)):
         kept.put("a", "1", size=0)
         assert (len(kept), kept.bytes) == (0, 0)
+
+
+def test_a_value_can_be_put_again_and_discarded() -> None:
+    kept = cache()
+    kept.put("a", "1", size=37)
+    kept.put("a", "2", size=37)
+    assert (kept.get("a"), len(kept)) == ("2", 1)
+    kept.discard("a")
+    kept.discard("a")
+    assert kept.get("a") is None
 
 
 def access_token(
@@ -145,58 +161,23 @@ def test_a_token_is_unusable_when_its_key_is_gone() -> None:
     assert not verified().usable(parse_key_set({"keys": []}), now=950, clock_skew=15)
 
 
-def test_the_least_recently_used_token_is_evicted_first() -> None:
-    cache = TokenCache(max_tokens=2)
-    one, two, three = verified("1"), verified("2"), verified("3")
-    cache.put("1", one, payload=37)
-    cache.put("2", two, payload=37)
-    assert cache.get("1") is one
-    cache.put("3", three, payload=37)
-    assert (cache.get("1"), cache.get("2"), cache.get("3")) == (one, None, three)
-    assert len(cache) == 2
-
-
-def test_a_token_can_be_put_again_and_discarded() -> None:
-    cache = TokenCache(max_tokens=2)
-    cache.put("1", verified("1"), payload=37)
-    cache.put("1", verified("1", subject="bob"), payload=37)
-    assert len(cache) == 1
-    cache.discard("1")
-    cache.discard("1")
-    assert cache.get("1") is None
-
-
-def test_a_token_with_the_end_of_another_is_another_token() -> None:
-    cache = TokenCache(max_tokens=2)
-    end = "." + "x" * 86
-    cache.put("a" + end, verified("a" + end), payload=37)
-    assert cache.get("a" + end) is not None
-    assert cache.get("b" + end) is None
-
-
-def test_a_token_cache_of_no_size_keeps_nothing() -> None:
-    cache = TokenCache(max_tokens=0)
-    cache.put("1", verified(), payload=37)
-    assert len(cache) == 0
-
-
 def test_ten_thousand_usual_tokens_are_kept_within_the_usual_bytes() -> None:
-    cache = TokenCache(max_tokens=10_000)
+    assert MAX_CACHED_TOKENS == 10_000
+    kept: BoundedCache[str, VerifiedToken] = BoundedCache(max_entries=10_000, max_bytes=MAX_CACHED_BYTES)
     scopes = ("openid", "profile", "email", "notes:read")
     usual = verified(subject="3f0c1c5e-6a38-4d3b-9d5f-0a4d6e9b7c11", scopes=scopes)
     for position in range(10_000):
-        cache.put(f"{position:032}", usual, payload=1200)
-    assert len(cache) == 10_000
+        kept.put(f"{position:032}", usual, size=usual.size(1200))
+    assert len(kept) == 10_000
 
 
 def test_an_entry_is_light_for_the_garbage_collector() -> None:
-    cache = TokenCache(max_tokens=1000)
+    kept: BoundedCache[str, VerifiedToken] = BoundedCache(max_entries=1000, max_bytes=MAX_CACHED_BYTES)
     gc.collect()
     before = len(gc.get_objects())
     for position in range(1000):
         token = hashlib.sha256(str(position).encode()).hexdigest()
-        cache.put(
-            token, verified(token, payload=PAYLOAD + bytes(position), scopes=(str(position), "a")), payload=37
-        )
+        value = verified(token, payload=PAYLOAD + bytes(position), scopes=(str(position), "a"))
+        kept.put(token, value, size=value.size(37))
     # The entry, the token with its set of scopes, and the claims, which would be three more if decoded.
     assert len(gc.get_objects()) - before <= 4 * 1000 + 50

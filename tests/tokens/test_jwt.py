@@ -245,6 +245,21 @@ async def test_the_number_of_remembered_tokens_is_bounded() -> None:
     assert same == [True, True, True, False, False]
 
 
+async def test_of_no_tokens_at_all_none_is_remembered() -> None:
+    judge, token = verifier(max_cached_tokens=0), KEY.token()
+    assert await judge.verify(token) is not await judge.verify(token)
+
+
+async def test_a_token_with_the_end_of_a_remembered_one_is_another_token() -> None:
+    judge, token = verifier(), KEY.token()
+    verified = await judge.verify(token)
+    signature = token.rpartition(".")[2]
+    head, payload, _ = KEY.token(sub="mallory").split(".")
+    error = await refused(judge, f"{head}.{payload}.{signature}")
+    assert error.check is Check.TOKEN_SIGNATURE
+    assert await judge.verify(token) is verified
+
+
 async def test_many_requests_share_one_discovery_and_one_fetch(server: IssuerServer) -> None:
     server.publish(key_set(KEY))
     judge = verifier(issuer=server.origin, jwks=None)

@@ -1,4 +1,7 @@
-"""One JSON object, read in one way only (RFC 8259, RFC 7515 section 4, RFC 7493)."""
+"""A compact JWS and JSON, read in one way only, whoever wrote them.
+
+RFC 7515 sections 4 and 7.1, RFC 8259, RFC 7493.
+"""
 
 import json
 import math
@@ -6,13 +9,24 @@ import re
 from typing import Any, Final, NamedTuple
 
 from dpop_middleware.checks import Check, Reason
-from dpop_middleware.jose import JOSEError
+from dpop_middleware.jose import JOSEError, base64url
 
-__all__ = ["CLAIMS", "MAX_DEPTH", "Bounds", "parse_document", "parse_object", "parse_untrusted_object"]
+__all__ = [
+    "CLAIMS",
+    "HEADER",
+    "MAX_DEPTH",
+    "Bounds",
+    "CompactJWS",
+    "media_type",
+    "parse_document",
+    "parse_header",
+    "parse_object",
+    "parse_untrusted_object",
+    "split",
+]
 
 MAX_DEPTH: Final = 32
 """How deep objects and arrays may be nested: more would exhaust the stack of code that traverses them."""
-
 
 _STRUCTURE: Final = b'{}[],:"'
 _DIGITS: Final = b"0123456789"
@@ -30,6 +44,7 @@ _MAYBE_SURROGATE: Final = re.compile(r"\\u[dD]")
 # RFC 8259 section 2
 _WHITE_SPACE: Final = " \t\n\r"
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+_OMITTED: Final = "application/"
 
 
 class Bounds(NamedTuple):
@@ -50,6 +65,10 @@ class Bounds(NamedTuple):
 # Each object costs one call. A `jti` of 512 escaped characters has fewer escapes than this.
 CLAIMS: Final = Bounds(size=8 * 1024, structure=256, containers=40, escapes=640, fractions=True)
 """The bounds of a proof's claims."""
+
+# Room for a key and two certificates; some serialisers escape each slash, and a certificate has about thirty.
+HEADER: Final = Bounds(size=4 * 1024, structure=256, containers=16, escapes=160, fractions=True)
+"""The bounds of a header."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -178,3 +197,59 @@ def parse_untrusted_object(data: bytes, bounds: Bounds = CLAIMS) -> dict[str, An
     if containers > MAX_DEPTH:
         _check_depth(value)
     return value
+
+
+class CompactJWS(NamedTuple):
+    """The three segments of a compact JWS, each still encoded (RFC 7515 section 7.1).
+
+    `signing_input` is what the signature covers (RFC 7515 section 5.2).
+    """
+
+    header: str
+    payload: str
+    signature: str
+    signing_input: bytes
+
+    def __repr__(self) -> str:
+        return "CompactJWS()"
+
+
+def split(text: str) -> CompactJWS:
+    """Split a compact JWS.
+
+    Raises JOSEError (`Check.FORMAT`) unless there are exactly three segments in ASCII. A JWE, which has five,
+    is refused too. The contents of the segments are not checked.
+    """
+    if not text.isascii():
+        raise JOSEError("a compact JWS is ASCII", check=Check.FORMAT)
+    # Not str.split: it examines each character separately.
+    header, _, rest = text.partition(".")
+    payload, dot, signature = rest.partition(".")
+    if not dot or "." in signature:
+        raise JOSEError("a compact JWS has three segments", check=Check.FORMAT)
+    return CompactJWS(header, payload, signature, text[: -len(signature) - 1].encode())
+
+
+def parse_header(segment: str, bounds: Bounds = HEADER) -> dict[str, Any]:
+    """Return the JSON object in a header segment.
+
+    Raises JOSEError (`Check.FORMAT`) for everything that `base64url.decode` and `parse_untrusted_object`
+    refuse, and for more characters than `bounds` allows. The meaning of the members is not checked.
+    """
+    if len(segment) > -(-bounds.size * 4 // 3):
+        raise JOSEError("a header is too large", check=Check.FORMAT)
+    return parse_untrusted_object(base64url.decode(segment), bounds)
+
+
+def media_type(typ: object) -> str | None:
+    """Return the media type that `typ` names, in its short form and in lower case; None if it isn't one.
+
+    `application/` may be left out if there is no other slash, and case doesn't matter. Nothing else is
+    unified: with a parameter, white space or another prefix it is another value.
+    """
+    # ASCII first: lower() turns the Kelvin sign into a "k".
+    if not isinstance(typ, str) or not typ.isascii():
+        return None
+    name = typ.lower()
+    short = name.removeprefix(_OMITTED)
+    return short if short and "/" not in short else name
