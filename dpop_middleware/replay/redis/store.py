@@ -104,13 +104,25 @@ class RedisReplayStore:
 
         Raises `Unavailable` when that can't be known within the timeout.
         """
-        if self._local is not None:
-            return await self._add_with_local(entry, self._local)
-        outcome = await self._ask(entry)
+        known = None if self._local is None else await _known(self._local, entry)
+        if known is False:
+            return False
+        loop = asyncio.get_running_loop()
+        write = PendingWrite(entry, self._buckets, self._settings, loop)
+        self._session(loop).writer.submit(write)
+        outcome = await write.answer
         if isinstance(outcome, bool):
             return outcome
         self._unavailable_answers += 1
-        raise outcome
+        if known is not True:
+            raise known or outcome
+        self._local_answers += 1
+        self._settings.notices.warn(
+            "the replay store can't be asked: this process judges replays by its own memory "
+            "(on_unavailable='local')",
+            again_after=60,
+        )
+        return True
 
     async def health(self) -> StoreHealth:
         """Check every server that takes writes, and write a key there that lives for a second.
@@ -164,34 +176,6 @@ class RedisReplayStore:
         if session is not None and session.pid == os.getpid():
             await session.writer.aclose()
 
-    def _ask(self, entry: ReplayEntry) -> asyncio.Future[Outcome]:
-        loop = asyncio.get_running_loop()
-        write = PendingWrite(entry, self._buckets, self._settings, loop)
-        self._session(loop).writer.submit(write)
-        return write.answer
-
-    async def _add_with_local(self, entry: ReplayEntry, local: MemoryReplayStore) -> bool:
-        known: Outcome
-        try:
-            known = await local.add(entry)
-        except Unavailable as full:
-            known = full
-        if known is False:
-            return False
-        outcome = await self._ask(entry)
-        if isinstance(outcome, bool):
-            return outcome
-        self._unavailable_answers += 1
-        if isinstance(known, Unavailable):
-            raise known
-        self._local_answers += 1
-        self._settings.notices.warn(
-            "the replay store can't be asked: this process judges replays by its own memory "
-            "(on_unavailable='local')",
-            again_after=60,
-        )
-        return known
-
     def _session(self, loop: asyncio.AbstractEventLoop) -> Session:
         session = self._sessions.get(loop)
         if session is None or session.writer.closed or session.pid != os.getpid():
@@ -240,3 +224,11 @@ class RedisReplayStore:
                 await connection.disconnect()
         except Exception as error:  # noqa: BLE001 - a credential provider may raise anything; it is the verdict
             return dataclasses.replace(health, error=cause(error))
+
+
+async def _known(local: MemoryReplayStore, entry: ReplayEntry) -> Outcome:
+    """What this process's own memory says of `entry`; an error where it is full."""
+    try:
+        return await local.add(entry)
+    except Unavailable as full:
+        return full
