@@ -16,9 +16,11 @@ from dpop_middleware._adapter.connection import has_credentials
 from dpop_middleware._adapter.ticket import take_tickets
 from dpop_middleware._judge.misplaced import misplaced
 from dpop_middleware._log import escaped
+from dpop_middleware._options import shown as option_shown
 from dpop_middleware._request.paths import check_request_path
 from dpop_middleware._request.public_urls import PublicURLs
 from dpop_middleware._request.request import MAX_FIELDS, credentials
+from dpop_middleware._request.secure_url import shown_url
 from dpop_middleware._request.uri import URIError, absolute_form, authority, normalize
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import (
@@ -306,6 +308,14 @@ def test_the_attacker_wants_thousands_of_fields_of_a_question_searched() -> None
             app(scope, nothing, nothing).send(None)
 
     assert calls(asked) < 1000
+
+
+@pytest.mark.parametrize("value", ["/", "//@:", "/@", "//:1/"])
+def test_whoever_gives_a_long_option_waits_for_the_error_as_long_as_for_its_text(value: str) -> None:
+    """With a megabyte, what looks at each place once for each other place doesn't end."""
+    long = value * (1024 * 1024)
+    assert len(option_shown(long)) <= len(long) + len("'...'")
+    assert len(shown_url(long)) <= len(long) + len("'...'")
 
 
 def test_the_attacker_wants_a_long_value_escaped_for_the_log() -> None:
