@@ -36,7 +36,7 @@ from dpop_middleware.tokens.signed_token import not_a_jwt
 __all__ = ["IssuersHealth", "MultiIssuerVerifier", "unverified_issuer"]
 
 # Within a JSON string each quote has a backslash before it, so this finds only members, at any depth.
-# A name has at most 512 characters, each of which may be escaped: a longer one isn't read to its end.
+# A name has at most 512 characters, 128 of them escaped: one that has more of either isn't read to its end.
 _ISS: Final = re.compile(rb'"iss"\s*:\s*("[^"\\]{0,512}+(?:\\.[^"\\]{0,517}+){0,128}+")')
 # Possessive, and a string without an end is taken to the end of the payload: no octet is read twice.
 _STRING: Final = re.compile(rb'(?s)"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)')
