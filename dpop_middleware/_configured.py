@@ -1,6 +1,6 @@
 """What the options of a resource server ask for: its verifier, and the metadata that it publishes."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from dpop_middleware._log import warn_of_plain_http
@@ -79,7 +79,7 @@ def published(
     *,
     origin: str,
     urls: PublicURLs,
-    verifier: AccessTokenVerifier,
+    audiences: Iterable[str],
 ) -> "_resource_metadata.PublishedMetadata | None":
     """Return where the `metadata` of `resource` is served (`_resource_metadata.published`), None without any.
 
@@ -88,4 +88,4 @@ def published(
     if metadata is None:
         return None
     # Imported only if metadata is published.
-    return _resource_metadata.published(metadata, resource, origin=origin, urls=urls, verifier=verifier)
+    return _resource_metadata.published(metadata, resource, origin=origin, urls=urls, audiences=audiences)

@@ -10,7 +10,9 @@ from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
 from dpop_middleware.tokens.optional_members import (
     asks_another_server,
     audiences_of_all,
+    check_members,
     clock_skew_of,
+    issuers_of,
     key_ages_of_all,
     may_ask_another_server,
 )
@@ -44,7 +46,9 @@ class JWTOrOpaqueVerifier:
     def __init__(self, *, jwt: AccessTokenVerifier, opaque: AccessTokenVerifier) -> None:
         self._jwt = part("jwt", jwt, "an AccessTokenVerifier", fits=provides(jwt, "verify"))
         self._opaque = part("opaque", opaque, "an AccessTokenVerifier", fits=provides(opaque, "verify"))
-        self._names_issuer = len(jwt.issuers) != 1 or jwt.issuers != opaque.issuers
+        check_members(jwt)
+        check_members(opaque)
+        self._names_issuer = len(issuers_of(jwt)) != 1 or issuers_of(jwt) != issuers_of(opaque)
         if self._names_issuer and isinstance(jwt, JWTAccessTokenVerifier):
             self._jwt = jwt.among_several()
         self._clock_skew = min(clock_skew_of(jwt), clock_skew_of(opaque))
@@ -54,7 +58,7 @@ class JWTOrOpaqueVerifier:
     @property
     def issuers(self) -> tuple[str, ...]:
         """The issuers of both kinds of token, each once."""
-        return tuple(dict.fromkeys((*self._jwt.issuers, *self._opaque.issuers)))
+        return tuple(dict.fromkeys(issuers_of(self._jwt) + issuers_of(self._opaque)))
 
     @property
     def audiences(self) -> frozenset[str]:

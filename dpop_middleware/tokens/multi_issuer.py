@@ -26,6 +26,7 @@ from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
 from dpop_middleware.tokens.optional_members import (
     asks_another_server,
     audiences_of_all,
+    check_members,
     clock_skew_of,
     key_ages_of_all,
     may_ask_another_server,
@@ -94,7 +95,8 @@ class MultiIssuerVerifier:
         self._by_issuer: dict[str, AccessTokenVerifier] = {}
         self._verifiers = tuple(_among_several(verifier) for verifier in _checked(verifiers))
         for verifier in self._verifiers:
-            for issuer in options.names("issuers of a verifier", verifier.issuers):
+            check_members(verifier)
+            for issuer in options.names("the verifier's issuers", verifier.issuers):
                 if issuer in self._by_issuer:
                     raise ConfigurationError(f"verifiers takes one for each issuer, not two for {issuer!r}")
                 self._by_issuer[issuer] = verifier

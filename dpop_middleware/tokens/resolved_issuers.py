@@ -18,13 +18,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from dpop_middleware._options import provides
+from dpop_middleware._options import provides, shown
 from dpop_middleware._runtime import is_cancellation
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, Unavailable
 from dpop_middleware.tokens.access_token import AccessTokenVerifier
 from dpop_middleware.tokens.admission import Admission, WaitingRoom
 from dpop_middleware.tokens.cache import BoundedCache
+from dpop_middleware.tokens.optional_members import issuers_of
 
 __all__ = ["LOOKUPS", "MAX_UNKNOWN", "IssuerResolver", "Limits", "ResolvedIssuers"]
 
@@ -167,8 +168,8 @@ class ResolvedIssuers:
 
 
 def _checked(found: AccessTokenVerifier | None, issuer: str) -> AccessTokenVerifier | None:
-    if found is not None and (not provides(found, "verify") or issuer not in found.issuers):
-        raise ConfigurationError(f"the resolver returned {found!r}, which is not a verifier for {issuer!r}")
+    if found is not None and (not provides(found, "verify") or issuer not in issuers_of(found)):
+        raise ConfigurationError(f"the resolver returned {shown(found)}, which is no verifier for {issuer!r}")
     return found
 
 
