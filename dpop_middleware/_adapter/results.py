@@ -57,7 +57,7 @@ def _middleware_of(args: Iterable[Any]) -> Any:
     """Return the BaseHTTPMiddleware by whose `call_next`, in `args`, its `dispatch` goes on, or None."""
     for function in filter(inspect.isfunction, args):
         if (function.__module__, function.__name__) == _CALL_NEXT:
-            return inspect.getclosurevars(function).nonlocals["self"]
+            return inspect.getclosurevars(function).nonlocals.get("self")
     return None
 
 

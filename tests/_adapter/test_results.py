@@ -326,13 +326,18 @@ def test_a_decorated_method_of_a_decorated_class_answers_with_the_usual_body(
     assert (refused.status_code, refused.json()["error"]) == (403, "insufficient_scope")
 
 
-async def test_a_function_that_a_decorated_one_is_called_with_makes_no_middleware_of_it(world: World) -> None:
+@pytest.mark.parametrize("module", [__name__, BaseHTTPMiddleware.__module__])
+async def test_a_function_that_a_decorated_one_is_called_with_makes_no_middleware_of_it(
+    world: World, module: str
+) -> None:
     @requires_dpop(world.server())
     async def check(request: Request, found: Any) -> None:
         raise AssertionError
 
     async def call_next(request: Request) -> Response:
         raise AssertionError
+
+    call_next.__module__ = module
 
     async def endpoint(request: Request) -> Response:
         await check(request, call_next)
