@@ -83,7 +83,7 @@ def requires_dpop(
     middleware of an application, or an `AuthenticationBackend`, Starlette answers 500 to it: use
     `DPoPMiddleware` there. Whether a caller would return a refusal, or drop it and go on, can't be known: a
     `dispatch` that calls a decorated function, even with its `call_next`, gets the exception too, and so does
-    a decorator above a `dispatch`.
+    a decorator above a `dispatch`. Starlette passes WebSockets on without asking any `dispatch`.
 
     - `scopes`: must all be granted by the token. `any_of`: one of these too; the challenge names the first.
     - `claims`: maps a claim to a synchronous function of its value, which must return True:

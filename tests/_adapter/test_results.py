@@ -416,6 +416,21 @@ def test_a_dispatch_that_is_decorated_itself_answers_with_the_refusal(
     assert client.get(path, headers=world.headers(path)).text == "reached"
 
 
+async def test_starlette_asks_no_dispatch_about_a_websocket(world: World) -> None:
+    """As the docstring warns: who protects an application so leaves its WebSockets open."""
+
+    @requires_dpop(world.server())
+    async def guard(request: Request, call_next: Any) -> Any:
+        raise AssertionError
+
+    async def serve(websocket: WebSocket) -> None:
+        await websocket.close(4000)
+
+    around = Middleware(BaseHTTPMiddleware, dispatch=guard)
+    app = Starlette(routes=[WebSocketRoute("/ws", serve)], middleware=[around])
+    assert [message["code"] for message in await answers_to_handshake(app, {})] == [4000]
+
+
 def around_a_dispatch(world: World, kind: str) -> Middleware:
     """Return a middleware whose `dispatch` passes `call_next` to a decorated function and drops a refusal."""
     protect = requires_dpop(world.server())
