@@ -54,9 +54,6 @@ _LARGEST_FLOAT = math.nextafter(math.inf, 0)
 _LONGEST_NAMESPACE = 200
 _SHORTEST_SECRET = 32
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-# What is before the last @ of a URL's authority; or of the URL, where a password with a slash, ? or # in it
-# isn't encoded: after the first colon is no port.
-_USER = re.compile(r"(?<=//)(?:[^/?#]*|[^/?#:@]*:(?![0-9]+[/?#]).*)@")
 
 
 def refused(name: str, takes: str, value: object) -> ConfigurationError:
@@ -65,8 +62,14 @@ def refused(name: str, takes: str, value: object) -> ConfigurationError:
 
 
 def shown(value: object) -> str:
-    """Return how a message shows `value`: with dots in place of the user information of URLs, no password."""
-    return _USER.sub("...@", repr(value))
+    """Return how a message shows `value`: with dots in place of what may be user information, so no password.
+
+    A password whose slashes, question marks and number signs aren't encoded ends at the last @.
+    """
+    text = repr(value)
+    before, _, rest = text.partition("//")
+    _, at, after = rest.rpartition("@")
+    return f"{before}//...@{after}" if at else text
 
 
 def part(name: str, value: _Part, takes: str, *, fits: bool) -> _Part:

@@ -196,13 +196,13 @@ def published(
     *,
     origin: str,
     urls: PublicURLs,
-    verifier: object = None,
+    audiences: Iterable[str] = (),
 ) -> PublishedMetadata:
     """Return where the `metadata` of `resource`, an acceptable URL of `origin`, is served.
 
     The well-known path goes between the host and the resource's own path (RFC 9728 section 3.1). Another
-    public host is a resource of its own where tokens may name it: where one of the `audiences` of `verifier`
-    differs from `resource` only in the host. Raises ConfigurationError if `origin` isn't among `urls`, by
+    public host is a resource of its own where tokens may name it: where one of their `audiences` differs from
+    `resource` only in the host. Raises ConfigurationError if `origin` isn't among `urls`, by
     which clients call the server: clients would not find the document there.
     """
     if not isinstance(metadata, ResourceMetadata):
@@ -216,7 +216,6 @@ def published(
     raw = _WELL_KNOWN + ("" if own == "/" else own)
     written = resource.partition("://")[2].partition("/")[2]
     spellings = {raw, f"{_WELL_KNOWN}/{written}" if written else raw}
-    audiences: Iterable[str] = getattr(verifier, "audiences", ())
     found = {_normal(audience): audience for audience in sorted(audiences)}
     others = {other: found[other + own] for other in urls.origins if other + own in found}
     return PublishedMetadata(

@@ -80,9 +80,9 @@ class ForwardAuth:
     The answer is 200, or else 401 (400 becomes 401), 403 or `unavailable_status`, with all challenges in one
     field. 403 without a challenge, and a WARNING, where the question isn't trusted: a configured field is
     missing, comes twice or is malformed, or the secret is wrong. A question with over 256 header fields is
-    refused as the request that it is about, whoever asks. The question's path and body aren't read. `OPTIONS`
-    is authenticated like any method. Not checked: what the gateway does with an answer. Raises
-    ConfigurationError.
+    refused as the request that it is about; the secret must be among the first 512. The question's path and
+    body aren't read. `OPTIONS` is authenticated like any method. Not checked: what the gateway does with an
+    answer. Raises ConfigurationError.
     """
 
     def __init__(

@@ -23,7 +23,7 @@ from dpop_middleware.policy import DPoPPolicy, checked_policy
 from dpop_middleware.profiles import Profile, configured_verifier
 from dpop_middleware.replay.store import ReplayKeyspace, ReplayStore
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
-from dpop_middleware.tokens.optional_members import clock_skew_of
+from dpop_middleware.tokens.optional_members import audiences_of, check_members, clock_skew_of, issuers_of
 
 if TYPE_CHECKING:
     from dpop_middleware import _resource_metadata
@@ -143,10 +143,11 @@ class ResourceServer:
         verifier = configured_verifier(
             verifier, issuer=issuer, resource=resource, given=made, clock=clock, insecure_http_hosts=hosts
         )
+        check_members(verifier)
         self.published_metadata: _resource_metadata.PublishedMetadata | None = None
         if metadata is not None:
             self.published_metadata = _resource_metadata.published(
-                metadata, resource, origin=origin, urls=urls, verifier=verifier
+                metadata, resource, origin=origin, urls=urls, audiences=audiences_of(verifier)
             )
         self._token_clock_skew = clock_skew_of(verifier)
         self.verification = RequestVerification(
@@ -179,7 +180,7 @@ class ResourceServer:
     @property
     def issuers(self) -> tuple[str, ...]:
         """The issuers whose access tokens are accepted."""
-        return self.verification.verifier.issuers
+        return issuers_of(self.verification.verifier)
 
     def with_policy(self, **changes: Any) -> "ResourceServer":
         """Return the same server, with its caches, store and verifier, under a changed policy.

@@ -32,7 +32,7 @@ from dpop_middleware._adapter.connection import (
     has_credentials,
 )
 from dpop_middleware._adapter.expiry import deadline_after, end_at, ending_after
-from dpop_middleware._adapter.results import GUARD, exception_with, makes_the_response, response_with
+from dpop_middleware._adapter.results import exception_with, makes_the_response, response_with
 from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
 from dpop_middleware._judge.verdicts import ErrorResponse
 from dpop_middleware._options import flag
@@ -46,8 +46,8 @@ _Endpoint = TypeVar("_Endpoint", bound=Callable[..., Any])
 _CONNECTION_NAMES = ("request", "websocket")
 _WHY_AN_EXCEPTION = (
     "a function under @requires_dpop refuses by this exception wherever the router itself doesn't call it: "
-    "where nothing makes a response of it, as in a middleware, use DPoPMiddleware, or let a dispatch pass "
-    "call_next to the function"
+    "where nothing makes a response of it, as in a middleware, use DPoPMiddleware, or decorate the dispatch "
+    "itself"
 )
 
 
@@ -75,14 +75,15 @@ def requires_dpop(
     right below the decorator that registers a route: one in between that remembers results would give them to
     anybody. It needs no middleware, and under one the request is not authenticated a second time.
 
-    Where the router itself calls a decorated function, a refusal is its result, the response. Any other
-    caller gets an HTTPException, or for a WebSocket a WebSocketException: a decorator above this one, an
-    endpoint, a method or `dispatch` of its class, FastAPI that asks for the value of a dependency (for which
-    `DPoPSecurity` is made), an ASGI application of your own, mounted or not, an exception handler. In a
-    middleware, or an `AuthenticationBackend`, Starlette answers 500 to it: use `DPoPMiddleware` there. Only
-    two others get the refusal as a response, which they must return instead of going on: the `dispatch` of a
-    `BaseHTTPMiddleware`, if it is decorated, or passes `call_next` to a decorated function; and an ASGI
-    middleware of one route that calls that route's function.
+    Where the router itself calls a decorated function, a refusal is its result, the response; so it is where
+    that function is the `dispatch` of a `BaseHTTPMiddleware`. Any other caller gets an HTTPException, or for
+    a WebSocket a WebSocketException: a decorator above this one, an endpoint, a method or `dispatch` of its
+    class, FastAPI that asks for the value of a dependency (for which `DPoPSecurity` is made), an ASGI
+    application of your own, mounted or not, an exception handler, a middleware, even of one route. In a
+    middleware of an application, or an `AuthenticationBackend`, Starlette answers 500 to it: use
+    `DPoPMiddleware` there. Whether a caller would return a refusal, or drop it and go on, can't be known: a
+    `dispatch` that calls a decorated function, even with its `call_next`, gets the exception too, and so does
+    a decorator above a `dispatch`. Starlette passes WebSockets on without asking any `dispatch`.
 
     - `scopes`: must all be granted by the token. `any_of`: one of these too; the challenge names the first.
     - `claims`: maps a claim to a synchronous function of its value, which must return True:
@@ -161,7 +162,6 @@ def _protected_class(endpoint: type, gate: _Gate) -> type:
         (endpoint,),
         {
             "dispatch": protected_dispatch,
-            GUARD: protected_dispatch,
             "__module__": endpoint.__module__,
             "__qualname__": endpoint.__qualname__,
             "__doc__": endpoint.__doc__,

@@ -139,12 +139,13 @@ class WebSocketTickets:
         """Return `app` with tickets redeemed before it; put it outside the part that protects.
 
         A connection that a ticket opened ends with the access token, as with `close_at_expiry`. A request
-        without a ticket is passed on unchanged. A refused ticket is answered like any refused request.
+        without a ticket is passed on unchanged. A refused ticket is answered like any refused request, and so
+        is a handshake with over 64 subprotocols or 256 header fields: none of them is searched for a ticket.
         """
 
         async def redeeming(scope: Scope, receive: Receive, send: Send) -> None:
             carried = _NONE if scope["type"] not in AUTHENTICATED else take_tickets(scope, self._parameter)
-            if not carried.tickets:
+            if not carried.tickets and not carried.too_many:
                 await app(scope, receive, send)
                 return
             with holding(Connection.of(scope)) as reporting:
@@ -194,7 +195,11 @@ class WebSocketTickets:
 
     def _opened(self, carried: Carried, scope: Scope, request: ResourceRequest, now: float) -> Ticket:
         """Return the ticket of a handshake if it may be redeemed `now`; a second use isn't checked here."""
-        if request.fields > MAX_FIELDS or len(carried.tickets) != 1 or request.authorization or request.dpop:
+        if carried.too_many or request.fields > MAX_FIELDS:
+            raise InvalidRequest(
+                "the handshake has too many header fields or subprotocols", check=Check.AUTHORIZATION
+            )
+        if len(carried.tickets) != 1 or request.authorization or request.dpop:
             raise InvalidRequest(
                 "a handshake has one ticket, or other credentials", check=Check.AUTHORIZATION
             )

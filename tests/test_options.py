@@ -203,10 +203,20 @@ def test_a_secret_that_is_none_is_refused_without_quoting_it(value: Any, wrong: 
         (("//hush@api",), "('//...@api',)"),
         (b"redis://:hush@cache:6379", "b'redis://...@cache:6379'"),
         ("https://me:h#u/s?h@api", "'https://...@api'"),
-        ("https://api:8080/@me", "'https://api:8080/@me'"),
-        ("https://api/?mail=me@api", "'https://api/?mail=me@api'"),
+        ("https://me:h@us/h@api", "'https://...@api'"),
+        ("redis://me:12/3@api", "'redis://...@api'"),
+        ("redis://me:12#3@api", "'redis://...@api'"),
+        ("redis://me:12?3@api", "'redis://...@api'"),
+        ("https://hu/sh@api#", "'https://...@api#'"),
+        ("https://hu//sh@api//", "'https://...@api//'"),
+        ("https://me:hu\nsh@api", "'https://...@api'"),
+        (["https://me:hu', 'sh@api"], '["https://...@api"]'),
+        (["https://me:hush@api", "https://you:hush@other"], "['https://...@other']"),
+        ("https://api:8080/@me", "'https://...@me'"),
+        ("me@api//", "'me@api//'"),
         ("me@api", "'me@api'"),
     ],
 )
 def test_an_error_shows_no_password_in_a_url_wherever_it_was_given(value: object, shown: str) -> None:
+    """What could be one: a URL with an @ in its path or query loses what is before that."""
     assert str(options.refused("host", "a name", value)) == f"host takes a name, not {shown}"

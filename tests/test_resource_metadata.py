@@ -219,18 +219,11 @@ def test_a_path_is_known_as_the_resource_writes_it_and_as_it_is_usual(raw: bytes
     assert found.is_asked_for(scope(f"{WELL_KNOWN}/~user", raw=WELL_KNOWN.encode() + raw))
 
 
-class OfAudiences:
-    def __init__(self, *audiences: str) -> None:
-        self.audiences = frozenset(audiences)
-
-
 NET, ORG = "https://api.example.net", "https://api.example.org:8443"
 
 
 def at_hosts(*audiences: str, resource: str = f"{API}/v1") -> PublishedMetadata:
-    found = published(
-        ResourceMetadata(), resource, origin=API, urls=urls(API, NET, ORG), verifier=OfAudiences(*audiences)
-    )
+    found = published(ResourceMetadata(), resource, origin=API, urls=urls(API, NET, ORG), audiences=audiences)
     assert found is not None
     return found
 
@@ -285,8 +278,8 @@ def test_the_host_of_a_request_chooses_among_the_configured_ones(
     assert found.url(asked) == f"{origin}{WELL_KNOWN}/v1"
 
 
-def test_a_verifier_that_tells_no_audiences_has_one_resource() -> None:
-    found = published(ResourceMetadata(), API, origin=API, urls=urls(API, NET), verifier=object())
+def test_a_server_whose_audiences_are_not_known_has_one_resource() -> None:
+    found = published(ResourceMetadata(), API, origin=API, urls=urls(API, NET))
     assert found is not None
     assert (found.several, found.resource(to("api.example.net"))) == (False, API)
 

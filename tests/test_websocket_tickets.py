@@ -354,6 +354,41 @@ async def test_a_real_subprotocol_is_answered_and_the_ticket_never(
     assert scope["subprotocols"] == [one for one in offered if one != TICKET]
 
 
+@pytest.mark.parametrize("place", [0, 63, 64, 300])
+async def test_a_ticket_among_too_many_subprotocols_or_fields_reaches_no_application(place: int) -> None:
+    house = House()
+    offered = [f"p{number}" for number in range(place)]
+    ticket = f"{TICKET}.{await house.get_ticket()}"
+    handshake = await knock(house.app, handshake_of(offered=[*offered, ticket]))
+    assert handshake.accepted is (place < 64)
+    if not handshake.accepted:
+        assert handshake.status == 400
+        # The application might serve this path to everybody.
+        with_public_path = DPoPMiddleware(house.routes(), house.api, public_paths=["/ws"])
+        app = house.tickets.middleware(with_public_path)
+        assert (await knock(app, handshake_of(offered=[*offered, ticket]))).status == 400
+        assert b"too many header fields or subprotocols" in handshake.sent[1]["body"]
+    for fields, status in ((253, 0), (254, 400)):
+        # Beside these are Host, Origin and Sec-WebSocket-Protocol.
+        offered = [f"{TICKET}.{await house.get_ticket()}"]
+        again = await knock(house.app, handshake_of(offered=offered, fields=[("x", "y")] * fields))
+        assert (again.accepted, again.status) == (status == 0, status)
+    assert "dpop.ticket." not in str([(scope["subprotocols"], scope["headers"]) for scope in house.seen])
+
+
+async def test_a_ticket_that_only_the_header_field_has_reaches_no_application() -> None:
+    """Of two such fields some servers read one."""
+    house = House()
+    ticket = await house.get_ticket()
+    scope = handshake_of(offered=["notes.v2"], fields=house.world.fields("/ws"))
+    scope["headers"] += [(b"Sec-WebSocket-Protocol", f"a, {TICKET}.{ticket}".encode())]
+    assert (await knock(house.app, scope)).subprotocol == "notes.v2"
+    (seen,) = house.seen
+    assert [value for name, value in seen["headers"] if name.lower() == b"sec-websocket-protocol"] == [
+        b"notes.v2"
+    ]
+
+
 async def test_a_subprotocol_beside_the_ticket_may_hold_any_character() -> None:
     house = House()
     ticket = await house.get_ticket()
@@ -721,6 +756,16 @@ class TestInTheURL:
         assert (answer.status, answer.body) == (200, b"data: ann\n\n")
         assert [seen["query_string"] for seen in house.seen] == [b"a=1"]
         assert (await self.answer(house, scope)).status == 401
+
+    @pytest.mark.parametrize("method", ["GET", "POST"])
+    async def test_a_ticket_of_an_event_source_with_too_many_fields_is_refused(self, method: str) -> None:
+        """Whether it is one isn't looked at then. A POST is none, and keeps its query."""
+        house = House(query_parameter="ticket")
+        ticket = await house.get_ticket(path="/events")
+        scope = self.event_source(ticket, fields=[("x", "y")] * 256, method=method)
+        answer = await self.answer(house, scope)
+        assert (answer.status, house.seen) == (400, [])
+        assert b"too many header fields" in answer.body
 
     async def test_the_servers_own_scope_has_no_ticket_for_its_access_log(self) -> None:
         house = House(query_parameter="ticket")

@@ -9,11 +9,10 @@ not be in the answers to others: a copy gets it.
 import functools
 import inspect
 from collections.abc import Callable, Iterable
-from types import MethodType
+from types import FunctionType, MethodType
 from typing import Any, TypeVar
 
 from starlette.datastructures import MutableHeaders
-from starlette.endpoints import HTTPEndpoint
 from starlette.exceptions import HTTPException
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import FileResponse, Response
@@ -23,28 +22,30 @@ from dpop_middleware._adapter.answers import raw_headers
 from dpop_middleware._adapter.expiry import streams
 from dpop_middleware._judge.verdicts import Headers
 
-__all__ = ["GUARD", "exception_with", "makes_the_response", "response_with"]
+__all__ = ["exception_with", "makes_the_response", "response_with"]
 
 _Original = TypeVar("_Original")
 
-GUARD = "_dpop_dispatch"
-"""Names the `dispatch` that a class has because it is decorated: it calls the next one."""
-
-_MIDDLEWARE = BaseHTTPMiddleware.__module__
 # Inside a middleware `receive` and `send` are functions of the same module.
-_CALL_NEXT = _MIDDLEWARE, "call_next"
+_CALL_NEXT = BaseHTTPMiddleware.__module__, "call_next"
+_ROUTERS = frozenset({"starlette.routing", "starlette.endpoints", "fastapi.routing"})
+# The functions of these modules that wait for an endpoint and send its result, or return it to one that does.
+_SENDERS = frozenset(
+    {"request_response", "websocket_session", "HTTPEndpoint", "run_endpoint_function", "get_websocket_app"}
+)
 
 
 def makes_the_response(function: Callable[..., Any], args: tuple[Any, ...], scope: Scope) -> bool:
     """Whether the result of `function`, called with the arguments `args`, is the connection's response.
 
-    It is if the router itself calls `function`, and if `function` is the `dispatch` of a middleware, or is
-    called by one with its arguments. Any other caller may want another value, or none: a decorator around it
-    too. What an ASGI middleware of one route does with the function of that route can't be told apart.
+    It is if the router itself calls `function`, and if `function` is the `dispatch` of a middleware. Any
+    other caller may want another value, or none: a decorator around it too, and a `dispatch` that passes its
+    arguments on. `function` must be running: its callers are looked at.
     """
-    if _is_dispatch(args):
-        return True
-    if _is_request_of_a_dispatch(args):
+    middleware = _middleware_of(args)
+    if middleware is not None:
+        return _is_called_for(function, middleware.dispatch_func)
+    if not _is_called_by_a_router():
         return False
     endpoint = scope.get("endpoint")
     if isinstance(endpoint, type):
@@ -52,44 +53,50 @@ def makes_the_response(function: Callable[..., Any], args: tuple[Any, ...], scop
     return _is_called_for(function, endpoint)
 
 
-def _is_dispatch(args: Iterable[Any]) -> bool:
-    """Whether a BaseHTTPMiddleware has passed the function by which its `dispatch` goes on."""
-    functions = filter(inspect.isfunction, args)
-    return any((function.__module__, function.__name__) == _CALL_NEXT for function in functions)
+def _middleware_of(args: Iterable[Any]) -> Any:
+    """Return the BaseHTTPMiddleware by whose `call_next`, in `args`, its `dispatch` goes on, or None."""
+    for function in filter(inspect.isfunction, args):
+        if (function.__module__, function.__name__) == _CALL_NEXT:
+            return inspect.getclosurevars(function).nonlocals.get("self")
+    return None
 
 
-def _is_request_of_a_dispatch(args: Iterable[Any]) -> bool:
-    """Whether one is the request that a BaseHTTPMiddleware has made: the router makes another one."""
-    return any(type(arg).__module__ == _MIDDLEWARE for arg in args)
+def _is_called_by_a_router() -> bool:
+    """Whether the innermost function of a router among those that wait is one that sends a result."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_globals.get("__name__") in _ROUTERS:
+            return frame.f_code.co_qualname.partition(".")[0] in _SENDERS
+        frame = frame.f_back
+    return False
 
 
 def _request_method(endpoint: type, args: tuple[Any, ...], scope: Scope) -> Any:
-    """Return the method of an HTTPEndpoint that serves the request.
-
-    None if its object isn't in `args`, or if another function than Starlette's calls that method.
-    """
+    """Return the method of an HTTPEndpoint that serves the request, None if its object isn't in `args`."""
     served = next(iter(args), None)
-    if type(served) is not endpoint or not isinstance(served, HTTPEndpoint) or not _is_starlettes(served):
+    if type(served) is not endpoint:
         return None
     name = scope["method"].lower()
     return getattr(served, "get" if name == "head" and not hasattr(served, name) else name, None)
 
 
-def _is_starlettes(served: HTTPEndpoint) -> bool:
-    """Whether Starlette's own `dispatch` serves the request, maybe below ours: a wrapper may want a value."""
-    if "dispatch" in vars(served) or type(served).__await__ is not HTTPEndpoint.__await__:
-        return False
-    classes = [vars(kind) for kind in type(served).__mro__ if "dispatch" in vars(kind)]
-    dispatches = (own["dispatch"] for own in classes if own["dispatch"] is not own.get(GUARD))
-    return next(dispatches) is HTTPEndpoint.dispatch
+def _is_called_for(function: Callable[..., Any], called: Any) -> bool:
+    """Whether a call of `called` is one of `function`, maybe with an object or other arguments before.
+
+    A function that is decorated twice is also called for the outer one, which returns what it returns.
+    """
+    # By the types themselves: a proxy says that it is what it stands for.
+    if type(called) is functools.partial:
+        called = called.func
+    if type(called) is MethodType:
+        called = called.__func__
+    while called is not function and _has_the_code_of(function, called):
+        called = called.__wrapped__
+    return called is function or type(called).__call__ is function
 
 
-def _is_called_for(function: Callable[..., Any], endpoint: Any) -> bool:
-    """Whether a call of `endpoint` is one of `function`, maybe with an object or other arguments before."""
-    # By the type itself: a proxy says that it is what it stands for.
-    if type(endpoint) is functools.partial:
-        endpoint = endpoint.func
-    return (endpoint.__func__ if type(endpoint) is MethodType else endpoint) is function
+def _has_the_code_of(function: Any, other: Any) -> bool:
+    return type(other) is FunctionType and other.__code__ is function.__code__
 
 
 def exception_with(headers: Headers, error: HTTPException) -> HTTPException:

@@ -13,6 +13,7 @@ logs from the scope.
 import hmac
 import json
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from itertools import islice
 from typing import Any, Final, NamedTuple
@@ -22,6 +23,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from starlette.types import Message, Scope, Send
 
 from dpop_middleware._proof.proof import DPoPProof
+from dpop_middleware._request.request import MAX_FIELDS
 from dpop_middleware.jose import JOSEError, base64url
 from dpop_middleware.nonces import Nonce
 
@@ -45,7 +47,7 @@ _MARKER: Final = "dpop.ticket"
 _PREFIX: Final = f"{_MARKER}."
 _PROTOCOLS: Final = b"sec-websocket-protocol"
 _MOST_IN_QUERY: Final = 16
-# No page offers half as many: what comes after them is not looked at.
+# No page offers half as many.
 _MOST_PROTOCOLS: Final = 64
 
 
@@ -136,10 +138,14 @@ def _ticket(
 
 
 class Carried(NamedTuple):
-    """The tickets of one handshake, and whether it offers the subprotocol `dpop.ticket`."""
+    """The tickets of one handshake, and whether it offers the subprotocol `dpop.ticket`.
+
+    - `too_many`: it has so many subprotocols or header fields that none was looked at.
+    """
 
     tickets: tuple[str, ...]
     marked: bool
+    too_many: bool = False
 
     def __repr__(self) -> str:
         return f"Carried({len(self.tickets)} tickets)"
@@ -163,31 +169,40 @@ class Carried(NamedTuple):
 def take_tickets(scope: Scope, parameter: str | None) -> Carried:
     """Remove possible tickets from `scope`: subprotocols, and values of the query's `parameter`."""
     in_query = () if parameter is None else _take_from_query(scope, parameter)
-    protocols = scope.get("subprotocols") or () if scope["type"] == "websocket" else ()
-    offered = [str(one) for one in islice(protocols, _MOST_PROTOCOLS)]
+    if scope["type"] != "websocket":
+        return Carried(in_query, marked=False)
+    protocols: Iterable[str] = scope.get("subprotocols") or ()
+    offered = list(islice(protocols, _MOST_PROTOCOLS + 1))
+    fields = list(islice(scope["headers"], MAX_FIELDS + 1))
+    if len(offered) > _MOST_PROTOCOLS or len(fields) > MAX_FIELDS:
+        return Carried((), marked=False, too_many=True)
     as_protocols = tuple(one.removeprefix(_PREFIX) for one in offered if one.startswith(_PREFIX))
-    if not as_protocols:
+    if not as_protocols and not _is_in_a_field(fields):
         return Carried(in_query, marked=False)
     left = [one for one in offered if not one.startswith(_PREFIX) and one != _MARKER]
     scope["subprotocols"] = left
-    others = [(name, value) for name, value in scope["headers"] if name.lower() != _PROTOCOLS]
+    others = [(name, value) for name, value in fields if name.lower() != _PROTOCOLS]
     # Daphne decodes percent signs: the offered names may have any character.
     field = _PROTOCOLS, ", ".join(left).encode("latin-1", "replace")
     scope["headers"] = [*others, field] if left else others
     return Carried((*in_query, *as_protocols), marked=_MARKER in offered)
 
 
+def _is_in_a_field(fields: list[tuple[bytes, bytes]]) -> bool:
+    """Whether a field has a ticket: of two that offer subprotocols some servers read one only."""
+    return any(name.lower() == _PROTOCOLS and _PREFIX.encode() in value for name, value in fields)
+
+
 def _take_from_query(scope: Scope, parameter: str) -> tuple[str, ...]:
-    if scope["type"] == "http" and not _is_event_source(scope):
-        return ()
     query, ticket = b"&" + scope.get("query_string", b""), _in_query(parameter)
     found = tuple(one[1].decode("latin-1") for one in islice(ticket.finditer(query), _MOST_IN_QUERY))
-    if found:
-        # A handshake with several tickets is refused: nothing needs the rest of its query.
-        several = len(found) == _MOST_IN_QUERY
-        scope["query_string"] = b"" if several else ticket.sub(b"", query)[1:]
-        if scope.get("raw_path") is not None:
-            scope["raw_path"] = scope["raw_path"].partition(b"?")[0]
+    if not found or (scope["type"] == "http" and not _is_event_source(scope)):
+        return ()
+    # A handshake with several tickets is refused: nothing needs the rest of its query.
+    several = len(found) == _MOST_IN_QUERY
+    scope["query_string"] = b"" if several else ticket.sub(b"", query)[1:]
+    if scope.get("raw_path") is not None:
+        scope["raw_path"] = scope["raw_path"].partition(b"?")[0]
     return found
 
 
@@ -201,7 +216,11 @@ def _in_query(parameter: str) -> re.Pattern[bytes]:
 
 
 def _is_event_source(scope: Scope) -> bool:
-    return scope["method"] == "GET" and "text/event-stream" in field_values(scope, "accept")
+    """Whether it may be one: with too many fields, for which it will be refused, none is looked at."""
+    if scope["method"] != "GET":
+        return False
+    too_many = len(list(islice(scope["headers"], MAX_FIELDS + 1))) > MAX_FIELDS
+    return too_many or "text/event-stream" in field_values(scope, "accept")
 
 
 def field_values(scope: Scope, name: str) -> list[str]:

@@ -8,15 +8,15 @@ import ipaddress
 import re
 from collections.abc import Collection, Mapping
 
-from dpop_middleware._options import refused, shown
+from dpop_middleware._options import refused
 from dpop_middleware._request.uri import BaseURL, URIError, parse_base_url
 from dpop_middleware.errors import ConfigurationError
 
 __all__ = ["checked_hosts", "checked_url", "is_loopback", "is_this_machine", "shown_url"]
 
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
-# What is before the last @ of the authority, where the slashes are missing or wrong.
-_USER = re.compile(r"((?:[A-Za-z][A-Za-z0-9+.-]*:(?=/))?/*)[^/?#]*@")
+# From where the user information may begin, also where slashes are missing or too many, to the last @.
+_USER = re.compile(r"((?:[A-Za-z][A-Za-z0-9+.-]*+:(?=/))?+/*+).*@", re.DOTALL)
 _NUMBERS = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+)){0,3}")
 
 
@@ -68,9 +68,9 @@ def _host(host: object) -> str:
 
 
 def shown_url(url: str) -> str:
-    """Return `url` in quotes for a message, with dots in place of its user information: no password."""
+    """Return `url` in quotes for a message, with dots in place of what may be user information."""
     user = _USER.match(url)
-    return shown(url if user is None else f"{user[1]}...@{url[user.end() :]}")
+    return repr(url if user is None else f"{user[1]}...@{url[user.end() :]}")
 
 
 def checked_url(name: str, url: object, *, insecure_http_hosts: Collection[str]) -> BaseURL:

@@ -22,7 +22,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from dpop_middleware._options import provides
+from dpop_middleware._options import provides, shown
 from dpop_middleware._request.request import MAX_TOKEN_SIZE
 from dpop_middleware._runtime import is_cancellation
 from dpop_middleware.checks import Check
@@ -31,6 +31,7 @@ from dpop_middleware.jose import JOSEError, base64url, strict
 from dpop_middleware.tokens.access_token import AccessTokenVerifier
 from dpop_middleware.tokens.admission import Admission, WaitingRoom
 from dpop_middleware.tokens.cache import BoundedCache
+from dpop_middleware.tokens.optional_members import issuers_of
 from dpop_middleware.tokens.signed_token import not_a_jwt
 
 __all__ = [
@@ -55,7 +56,7 @@ _UNKNOWN_BYTES: Final = 4 * 1024 * 1024
 _UNBOUNDED: Final = 2**62
 
 # Within a JSON string each quote has a backslash before it, so this finds only members, at any depth.
-# A name has at most 512 characters, each of which may be escaped: a longer one isn't read to its end.
+# A name has at most 512 characters, 128 of them escaped: one that has more of either isn't read to its end.
 _ISS: Final = re.compile(rb'"iss"\s*:\s*("[^"\\]{0,512}+(?:\\.[^"\\]{0,517}+){0,128}+")')
 # Possessive, and a string without an end is taken to the end of the payload: no octet is read twice.
 _STRING: Final = re.compile(rb'(?s)"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)')
@@ -239,8 +240,8 @@ class ResolvedIssuers:
 
 
 def _checked(found: AccessTokenVerifier | None, issuer: str) -> AccessTokenVerifier | None:
-    if found is not None and (not provides(found, "verify") or issuer not in found.issuers):
-        raise ConfigurationError(f"the resolver returned {found!r}, which is not a verifier for {issuer!r}")
+    if found is not None and (not provides(found, "verify") or issuer not in issuers_of(found)):
+        raise ConfigurationError(f"the resolver returned {shown(found)}, which is no verifier for {issuer!r}")
     return found
 
 

@@ -1,14 +1,21 @@
-"""The optional members of a verifier: what it says of itself, and what holds where it says nothing."""
+"""What a verifier says of itself, most of it optional, and what holds where it says nothing.
 
-from collections.abc import Iterable
+Whatever has a verifier calls `check_members` at the start, and these functions later.
+"""
 
-from dpop_middleware._options import flag, is_asynchronous, refused, seconds
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+from dpop_middleware._options import flag, is_asynchronous, listed, refused, seconds
 from dpop_middleware.tokens.access_token import LONGEST_CLOCK_SKEW, TOKEN_CLOCK_SKEW
 
 __all__ = [
     "asks_another_server",
+    "audiences_of",
+    "check_members",
     "checked_clock_skew",
     "clock_skew_of",
+    "issuers_of",
     "key_ages_of_all",
     "may_ask_another_server",
 ]
@@ -47,7 +54,39 @@ def may_ask_another_server(verifier: object) -> bool:
     return True
 
 
+def check_members(verifier: object) -> None:
+    """Raise ConfigurationError for issuers, audiences or key ages that can't be used."""
+    issuers_of(verifier)
+    audiences_of(verifier)
+    _report_of_key_ages(verifier)
+
+
+def issuers_of(verifier: object) -> tuple[str, ...]:
+    """Return the issuers whose tokens `verifier` accepts."""
+    return _texts(verifier, "issuers")
+
+
+def audiences_of(verifier: object) -> frozenset[str]:
+    """Return the audiences that `verifier` accepts; without `audiences` it accepts none."""
+    return frozenset(_texts(verifier, "audiences"))
+
+
+def _texts(verifier: object, member: str) -> tuple[str, ...]:
+    value = getattr(verifier, member, ())
+    texts = listed(value)
+    if texts is None or not all(isinstance(one, str) and one for one in texts):
+        raise refused(f"the verifier's {member}", "a sequence of non-empty strings", value)
+    return texts
+
+
 def key_ages_of_all(verifiers: Iterable[object]) -> tuple[tuple[str, float], ...]:
     """Return issuers, and for how many seconds their keys have been held; by the verifiers that know it."""
-    reports = [getattr(verifier, "key_ages", None) for verifier in verifiers]
-    return tuple(age for report in reports if report is not None for age in report())
+    reports = map(_report_of_key_ages, verifiers)
+    return tuple(age for report in reports for age in report())
+
+
+def _report_of_key_ages(verifier: object) -> Callable[[], Iterable[tuple[str, float]]]:
+    report: Any = getattr(verifier, "key_ages", tuple)
+    if not callable(report) or is_asynchronous(report):
+        raise refused("the verifier's key_ages", "a synchronous method", report)
+    return cast("Callable[[], Iterable[tuple[str, float]]]", report)

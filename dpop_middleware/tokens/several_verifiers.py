@@ -22,7 +22,10 @@ from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
 from dpop_middleware.tokens.named_issuers import IssuerResolver, Limits, ResolvedIssuers, unverified_issuer
 from dpop_middleware.tokens.optional_members import (
     asks_another_server,
+    audiences_of,
+    check_members,
     clock_skew_of,
+    issuers_of,
     key_ages_of_all,
     may_ask_another_server,
 )
@@ -43,7 +46,7 @@ class _Several:
     @property
     def audiences(self) -> frozenset[str]:
         """The identifiers of this resource server that tokens of each verifier may name."""
-        known = [frozenset(getattr(verifier, "audiences", ())) for verifier in self._verifiers]
+        known = list(map(audiences_of, self._verifiers))
         return frozenset.intersection(*known) if known else frozenset()
 
     @property
@@ -95,14 +98,16 @@ class JWTOrOpaqueVerifier(_Several):
         takes = "an AccessTokenVerifier"
         options.part("jwt", jwt, takes, fits=options.provides(jwt, "verify"))
         self._opaque = options.part("opaque", opaque, takes, fits=options.provides(opaque, "verify"))
-        self._names_issuer = len(jwt.issuers) != 1 or jwt.issuers != opaque.issuers
+        check_members(jwt)
+        check_members(opaque)
+        self._names_issuer = len(issuers_of(jwt)) != 1 or issuers_of(jwt) != issuers_of(opaque)
         self._jwt = _among_several(jwt) if self._names_issuer else jwt
         super().__init__((self._jwt, self._opaque))
 
     @property
     def issuers(self) -> tuple[str, ...]:
         """The issuers of both kinds of token, each once."""
-        return tuple(dict.fromkeys((*self._jwt.issuers, *self._opaque.issuers)))
+        return tuple(dict.fromkeys(issuers_of(self._jwt) + issuers_of(self._opaque)))
 
     def is_remote(self, token: str) -> bool:
         """Whether another server is asked about this token."""
@@ -172,7 +177,8 @@ class MultiIssuerVerifier(_Several):
         self._by_issuer: dict[str, AccessTokenVerifier] = {}
         given = tuple(map(_among_several, _checked(verifiers)))
         for verifier in given:
-            for issuer in options.names("issuers of a verifier", verifier.issuers):
+            check_members(verifier)
+            for issuer in options.names("the verifier's issuers", verifier.issuers):
                 if issuer in self._by_issuer:
                     raise ConfigurationError(f"verifiers takes one for each issuer, not two for {issuer!r}")
                 self._by_issuer[issuer] = verifier

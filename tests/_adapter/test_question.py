@@ -79,15 +79,48 @@ async def test_whoever_is_not_the_gateway_is_not_believed(
     assert world.store.asked == 0
 
 
-@pytest.mark.parametrize("fields", [[], [ASKS], question()])
-async def test_a_question_with_too_many_fields_is_refused_whoever_asks(
-    world: World, fields: list[tuple[str, str]], caplog: pytest.LogCaptureFixture
+PADDING = [("x", "y")] * 256
+
+
+@pytest.mark.parametrize("before", [0, 200, 510])
+@pytest.mark.parametrize("fields", [[ASKS], question()])
+async def test_a_gateways_question_with_too_many_fields_is_refused_as_the_request_that_it_is_about(
+    world: World, fields: list[tuple[str, str]], before: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = ForwardAuth(world.server(), secret=SHARED_SECRET)
+    sent = [*[("x", "y")] * before, *fields, *world.fields("/notes"), *PADDING]
     with caplog.at_level(logging.WARNING, "dpop_middleware"):
-        answer = await ask(app, *fields, *world.fields("/notes"), *[("x", "y")] * 256)
+        answer = await ask(app, *sent)
     assert (answer.status, world.store.asked) == (401, 0)
     assert "not the gateway's" not in caplog.text
+
+
+async def test_a_private_listener_refuses_too_many_fields_as_the_request_that_they_are_about(
+    world: World,
+) -> None:
+    app = ForwardAuth(world.server(), private_listener=True)
+    assert (await ask(app, *question()[1:], *world.fields("/notes"), *PADDING)).status == 401
+
+
+TOO_MANY: list[tuple[str, list[tuple[str, str]]]] = [
+    ("missing", [*question()[1:], *PADDING]),
+    ("wrong", [(ASKS[0], "x" * 34), *PADDING]),
+    ("there several times", [ASKS, *PADDING, ASKS]),
+    # The 513th, since the test's request begins with Host.
+    ("missing", [*[("x", "y")] * 511, ASKS]),
+]
+
+
+@pytest.mark.parametrize(("reason", "fields"), TOO_MANY)
+async def test_whoever_is_not_the_gateway_is_not_believed_with_too_many_fields_either(
+    world: World, reason: str, fields: list[tuple[str, str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    events = list[Any]()
+    app = ForwardAuth(world.server(on_event=events.append), secret=SHARED_SECRET)
+    with caplog.at_level(logging.WARNING, "dpop_middleware"):
+        answer = await ask(app, *fields)
+    assert (answer.status, answer.challenges, events) == (403, [], [])
+    assert f"a question that is not the gateway's: x-forward-auth-secret is {reason}" in caplog.text
 
 
 async def test_a_secret_is_replaced_without_refusing_anybody(world: World) -> None:

@@ -1,12 +1,15 @@
 """Who calls a decorated function: a refusal is the response or an exception, and never a value."""
 
 import functools
+import json
 import traceback
 from collections.abc import Callable
-from types import MethodType
+from types import FunctionType, MethodType
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
+from starlette import routing
 from starlette.applications import Starlette
 from starlette.authentication import AuthCredentials, AuthenticationBackend, SimpleUser
 from starlette.background import BackgroundTask
@@ -31,6 +34,10 @@ from tests.support.asgi import call
 @pytest.fixture
 def world() -> World:
     return World()
+
+
+async def notes(request: Request) -> Response:
+    return PlainTextResponse("reached")
 
 
 @pytest.mark.parametrize("kind", ["endpoint", "endpoint of another class", "application"])
@@ -237,6 +244,26 @@ def test_no_proxy_of_a_decorated_function_takes_a_refusal_for_a_value(world: Wor
     assert client.get("/files", headers=world.headers("/files")).text == "files of user123"
 
 
+def test_no_proxy_of_a_decorated_function_passes_for_one_that_is_decorated_twice(world: World) -> None:
+    """Those of wrapt have the code of what they stand for, and that as their `__wrapped__`."""
+    protected: Any = requires_dpop(world.server())(notes)
+
+    class Proxy:
+        __name__ = "notes"
+        __code__ = protected.__code__
+        __wrapped__ = staticmethod(protected)
+        __class__: Any = FunctionType
+
+        async def __call__(self, request: Request) -> Response:
+            await protected(request)
+            return PlainTextResponse("reached")
+
+    client = TestClient(Starlette(routes=[Route("/notes", Proxy())]), base_url=ORIGIN)
+    refused = client.get("/notes")
+    assert (refused.status_code, refused.headers.get("www-authenticate", "")[:4]) == (401, "DPoP")
+    assert client.get("/notes", headers=world.headers("/notes")).text == "reached"
+
+
 def test_nothing_that_remembers_results_keeps_a_refusal_for_others(world: World) -> None:
     def cached(function: Callable[..., Any]) -> Any:
         kept: list[Any] = []
@@ -299,13 +326,18 @@ def test_a_decorated_method_of_a_decorated_class_answers_with_the_usual_body(
     assert (refused.status_code, refused.json()["error"]) == (403, "insufficient_scope")
 
 
-async def test_a_function_that_a_decorated_one_is_called_with_makes_no_middleware_of_it(world: World) -> None:
+@pytest.mark.parametrize("module", [__name__, BaseHTTPMiddleware.__module__])
+async def test_a_function_that_a_decorated_one_is_called_with_makes_no_middleware_of_it(
+    world: World, module: str
+) -> None:
     @requires_dpop(world.server())
     async def check(request: Request, found: Any) -> None:
         raise AssertionError
 
     async def call_next(request: Request) -> Response:
         raise AssertionError
+
+    call_next.__module__ = module
 
     async def endpoint(request: Request) -> Response:
         await check(request, call_next)
@@ -337,32 +369,269 @@ def test_a_function_that_is_called_with_the_send_of_a_middleware_is_no_dispatch(
 
 
 @pytest.mark.parametrize("mounted", [False, True])
-@pytest.mark.parametrize("kind", ["decorated", "calls a decorated function", "calls it by names"])
-def test_a_dispatch_may_return_what_a_decorated_function_returns(
+@pytest.mark.parametrize(
+    "kind", ["function", "method", "twice decorated", "with another argument", "callable object"]
+)
+def test_a_dispatch_that_is_decorated_itself_answers_with_the_refusal(
     world: World, kind: str, mounted: bool
 ) -> None:
-    @requires_dpop(world.server())
-    async def guard(request: Request, call_next: Any) -> Any:
+    """Whatever it returns is sent. Nothing makes a response of an exception there."""
+    api = world.server()
+    protect = requires_dpop(api)
+
+    async def goes_on(request: Request, call_next: Any) -> Any:
         return await call_next(request)
 
-    async def caller(request: Request, call_next: Any) -> Any:
-        return await guard(request, call_next)
+    @protect
+    async def labelled(label: str, request: Request, call_next: Any) -> Any:
+        return await call_next(request)
 
-    async def by_names(request: Request, call_next: Any) -> Any:
-        return await guard(call_next=call_next, request=request)
+    class Guard(BaseHTTPMiddleware):
+        @protect
+        async def dispatch(self, request: Request, call_next: Any) -> Any:
+            return await call_next(request)
 
-    async def endpoint(request: Request) -> Response:
-        return PlainTextResponse("reached")
+    class CallableObject:
+        @protect
+        async def __call__(self, request: Request, call_next: Any) -> Any:
+            return await call_next(request)
 
-    kinds = {"decorated": guard, "calls a decorated function": caller, "calls it by names": by_names}
-    here = Middleware(BaseHTTPMiddleware, dispatch=kinds[kind])
-    app = Starlette(routes=[Route("/notes", endpoint)], middleware=[here])
+    kinds = {
+        "function": Middleware(BaseHTTPMiddleware, dispatch=protect(goes_on)),
+        "method": Middleware(Guard),
+        "twice decorated": Middleware(
+            BaseHTTPMiddleware, dispatch=requires_dpop(api, required=False)(protect(goes_on))
+        ),
+        "with another argument": Middleware(
+            BaseHTTPMiddleware, dispatch=functools.partial(labelled, "notes")
+        ),
+        "callable object": Middleware(BaseHTTPMiddleware, dispatch=CallableObject()),
+    }
+    app = Starlette(routes=[Route("/notes", notes)], middleware=[kinds[kind]])
     path = "/v1/notes" if mounted else "/notes"
     client = TestClient(Starlette(routes=[Mount("/v1", app)]) if mounted else app, base_url=ORIGIN)
     refused = client.get(path)
     assert (refused.status_code, refused.headers["www-authenticate"][:4]) == (401, "DPoP")
     assert refused.json() == {"error_description": "an access token is required"}
     assert client.get(path, headers=world.headers(path)).text == "reached"
+
+
+async def test_starlette_asks_no_dispatch_about_a_websocket(world: World) -> None:
+    """As the docstring warns: who protects an application so leaves its WebSockets open."""
+
+    @requires_dpop(world.server())
+    async def guard(request: Request, call_next: Any) -> Any:
+        raise AssertionError
+
+    async def serve(websocket: WebSocket) -> None:
+        await websocket.close(4000)
+
+    around = Middleware(BaseHTTPMiddleware, dispatch=guard)
+    app = Starlette(routes=[WebSocketRoute("/ws", serve)], middleware=[around])
+    assert [message["code"] for message in await answers_to_handshake(app, {})] == [4000]
+
+
+def around_a_dispatch(world: World, kind: str) -> Middleware:
+    """Return a middleware whose `dispatch` passes `call_next` to a decorated function and drops a refusal."""
+    protect = requires_dpop(world.server())
+
+    @protect
+    async def check(request: Request, call_next: Any) -> Any:
+        return None
+
+    async def goes_on(request: Request, call_next: Any) -> Any:
+        await check(request, call_next)
+        return await call_next(request)
+
+    async def goes_on_by_names(request: Request, call_next: Any) -> Any:
+        await check(call_next=call_next, request=request)
+        return await call_next(request)
+
+    async def answers(request: Request, call_next: Any) -> Any:
+        await check(request, call_next)
+        return PlainTextResponse("reached")
+
+    class Guard(BaseHTTPMiddleware):
+        @protect
+        async def dispatch(self, request: Request, call_next: Any) -> Any:
+            return await call_next(request)
+
+    class OfASubclass(Guard):
+        async def dispatch(self, request: Request, call_next: Any) -> Any:
+            await super().dispatch(request, call_next)
+            return PlainTextResponse("reached")
+
+    dispatches: dict[str, Any] = {
+        "goes on": goes_on,
+        "goes on, by names": goes_on_by_names,
+        "answers itself": answers,
+        "is decorated again": shown(protect(lambda request, call_next: "reached")),
+    }
+    if kind == "overrides a decorated one":
+        return Middleware(OfASubclass)
+    return Middleware(BaseHTTPMiddleware, dispatch=dispatches[kind])
+
+
+@pytest.mark.parametrize("where", ["application", "mounted application", "route"])
+@pytest.mark.parametrize(
+    "kind",
+    ["goes on", "goes on, by names", "answers itself", "is decorated again", "overrides a decorated one"],
+)
+def test_no_dispatch_takes_the_refusal_of_a_function_that_gets_its_call_next_for_a_value(
+    world: World, kind: str, where: str
+) -> None:
+    """What it would do with a refusal can't be known. Only around a route an exception becomes a 401."""
+    guard = around_a_dispatch(world, kind)
+    path = "/v1/notes" if where == "mounted application" else "/notes"
+    app = Starlette(routes=[Route("/notes", notes)], middleware=[guard])
+    if where == "mounted application":
+        app = Starlette(routes=[Mount("/v1", app)])
+    elif where == "route":
+        app = Starlette(routes=[Route("/notes", notes, middleware=[guard])])
+    client = TestClient(app, base_url=ORIGIN, raise_server_exceptions=False)
+    refused = client.get(path)
+    assert refused.status_code == (401 if where == "route" else 500)
+    assert "reached" not in refused.text
+    assert client.get(path, headers=world.headers(path)).text.endswith("reached")
+
+
+def test_a_dispatch_may_answer_with_the_exception_of_a_function_that_gets_its_call_next(world: World) -> None:
+    @requires_dpop(world.server())
+    async def guard(request: Request, call_next: Any) -> Any:
+        return await call_next(request)
+
+    async def dispatch(request: Request, call_next: Any) -> Any:
+        try:
+            return await guard(request, call_next)
+        except HTTPException as error:
+            return PlainTextResponse(error.detail, error.status_code, error.headers)
+
+    around = Middleware(BaseHTTPMiddleware, dispatch=dispatch)
+    client = TestClient(Starlette(routes=[Route("/notes", notes)], middleware=[around]), base_url=ORIGIN)
+    refused = client.get("/notes")
+    assert (refused.status_code, refused.headers["www-authenticate"][:4]) == (401, "DPoP")
+    assert client.get("/notes", headers=world.headers("/notes")).text == "reached"
+
+
+@pytest.mark.parametrize("kind", ["function", "method"])
+def test_no_middleware_of_a_route_takes_the_refusal_of_the_function_of_that_route_for_a_value(
+    world: World, kind: str
+) -> None:
+    """The route is found already, but the router hasn't called its function yet."""
+    protect = requires_dpop(world.server())
+    served = protect(notes)
+
+    class Notes(HTTPEndpoint):
+        @protect
+        async def get(self, request: Request) -> Response:
+            return PlainTextResponse("reached")
+
+    class Guard:
+        def __init__(self, app: Any) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            request = Request(scope, receive, send)
+            await (Notes(scope, receive, send).get if kind == "method" else served)(request)
+            await PlainTextResponse("reached")(scope, receive, send)
+
+    endpoints: dict[str, Any] = {"function": served, "method": Notes}
+    route = Route("/notes", endpoints[kind], middleware=[Middleware(Guard)])
+    client = TestClient(Starlette(routes=[route]), base_url=ORIGIN)
+    refused = client.get("/notes")
+    assert (refused.status_code, refused.headers.get("www-authenticate", "")[:4]) == (401, "DPoP")
+    assert client.get("/notes", headers=world.headers("/notes")).text == "reached"
+
+
+@pytest.mark.parametrize("extensions", [{}, {"websocket.http.response": {}}])
+async def test_no_middleware_of_a_route_goes_on_with_a_websocket_that_its_function_refused(
+    world: World, extensions: dict[str, Any]
+) -> None:
+    then: list[str] = []
+
+    @requires_dpop(world.server())
+    async def serve(websocket: WebSocket) -> None:
+        raise AssertionError
+
+    class Guard:
+        def __init__(self, app: Any) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await serve(WebSocket(scope, receive, send))
+            then.append("counted as served")
+
+    route = WebSocketRoute("/ws", serve, middleware=[Middleware(Guard)])
+    first, *_ = await answers_to_handshake(Starlette(routes=[route]), extensions)
+    assert (first.get("status"), first.get("code")) == ((401, None) if extensions else (None, 1008))
+    assert then == []
+
+
+def test_a_dispatch_of_a_class_that_calls_starlettes_own_answers_with_the_usual_body(world: World) -> None:
+    class Timed(HTTPEndpoint):
+        async def dispatch(self) -> None:
+            await super().dispatch()
+
+        @requires_dpop(world.server())
+        async def get(self, request: Request) -> Response:
+            return PlainTextResponse("reached")
+
+    client = TestClient(Router([Route("/notes", Timed)]), base_url=ORIGIN)
+    refused = client.get("/notes")
+    assert (refused.status_code, refused.headers["content-type"]) == (401, "application/json")
+    assert client.get("/notes", headers=world.headers("/notes")).text == "reached"
+
+
+@pytest.mark.parametrize("kind", ["function", "method"])
+def test_a_function_that_is_decorated_twice_answers_with_the_usual_body(world: World, kind: str) -> None:
+    api = world.server()
+    readers, writers = requires_dpop(api, "notes:read"), requires_dpop(api, "notes:write")
+
+    class Notes(HTTPEndpoint):
+        @readers
+        @writers
+        async def get(self, request: Request) -> Response:
+            return PlainTextResponse("reached")
+
+    endpoints: dict[str, Any] = {"function": readers(writers(notes)), "method": Notes}
+    client = TestClient(Router([Route("/notes", endpoints[kind])]), base_url=ORIGIN)
+    refused = client.get("/notes", headers=world.headers("/notes", scopes=["notes:read"]))
+    assert (refused.status_code, refused.json()["error"]) == (403, "insufficient_scope")
+    fit = world.headers("/notes", scopes=["notes:read", "notes:write"])
+    assert client.get("/notes", headers=fit).text == "reached"
+
+
+@pytest.mark.parametrize("kind", ["starlette", "fastapi"])
+async def test_a_function_that_serves_a_websocket_refuses_it_with_the_usual_body(
+    world: World, kind: str
+) -> None:
+    @requires_dpop(world.server())
+    async def serve(websocket: WebSocket) -> None:
+        raise AssertionError
+
+    of_fastapi = FastAPI()
+    of_fastapi.add_api_websocket_route("/ws", serve)
+    app = Starlette(routes=[WebSocketRoute("/ws", serve)]) if kind == "starlette" else of_fastapi
+    _, body = await answers_to_handshake(app, {"websocket.http.response": {}})
+    assert json.loads(body["body"]) == {"error_description": "an access token is required"}
+
+
+def test_a_function_around_the_one_of_a_route_that_changes_nothing_leaves_the_refusal_a_result(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As instrumentation has them, put around the function that the router calls, not into its route."""
+    request_response = routing.request_response
+
+    def instrumented(function: Callable[..., Any]) -> Any:
+        async def measured(request: Request) -> Any:
+            return await function(request)
+
+        return request_response(measured)
+
+    monkeypatch.setattr(routing, "request_response", instrumented)
+    route = Route("/notes", requires_dpop(world.server())(notes))
+    refused = TestClient(Router([route]), base_url=ORIGIN).get("/notes")
+    assert (refused.status_code, refused.headers["content-type"]) == (401, "application/json")
 
 
 @pytest.mark.parametrize("mounted", [False, True])

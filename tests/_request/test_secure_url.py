@@ -71,7 +71,12 @@ def test_the_parts_are_in_normal_form() -> None:
     ("url", "shown"),
     [
         ("https://ann:s3cr3t@as.example.com", "'https://...@as.example.com'"),
-        ("ftp://:s3@cr3t@as.example.com/a@b", "'ftp://...@as.example.com/a@b'"),
+        ("ftp://:s3@cr3t@as.example.com/a@b", "'ftp://...@b'"),
+        ("https://ann:s3/cr3t@as.example.com", "'https://...@as.example.com'"),
+        ("https://s3\ncr3t@as.example.com", "'https://...@as.example.com'"),
+        ("https://s3#c/r3t@as.example.com", "'https://...@as.example.com'"),
+        ("ann:s3/cr3t@as.example.com/a", "'...@as.example.com/a'"),
+        ("https:s3cr3t@as.example.com/a", "'...@as.example.com/a'"),
         ("https:///ann:s3cr3t@as.example.com", "'https:///...@as.example.com'"),
         ("ann:s3cr3t@as.example.com/a", "'...@as.example.com/a'"),
     ],

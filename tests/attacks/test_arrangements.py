@@ -20,6 +20,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Host, Mount, Route
+from starlette.types import Receive, Scope, Send
 
 from dpop_middleware import DPoPMiddleware, ResourceServer
 from dpop_middleware.starlette import requires_dpop
@@ -124,18 +125,51 @@ async def passing(request: Request, call_next: Any) -> Any:
     return await call_next(request)
 
 
+def asking(protect: Protect) -> Function:
+    """Return a `dispatch` that asks a decorated function, and answers whatever that returns."""
+
+    async def nothing(request: Request, call_next: Any) -> None:
+        return None
+
+    check = protect(nothing)
+
+    async def dispatch(request: Request, call_next: Any) -> Any:
+        await check(request, call_next)
+        return PlainTextResponse("reached")
+
+    return dispatch
+
+
+class Asking:
+    """Calls the function of its route, and answers whatever that returns."""
+
+    def __init__(self, app: Any, endpoint: Any) -> None:
+        self.app, self.endpoint = app, endpoint
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        endpoint = self.endpoint
+        function = endpoint(scope, receive, send).get if isinstance(endpoint, type) else endpoint
+        await function(Request(scope, receive, send))
+        await PlainTextResponse("reached")(scope, receive, send)
+
+
 KINDS = [plain, synchronous, streaming, calling, of_an_object, method_of_a_class, whole_class]
 DECORATORS: list[Any] = [returning, going_on, unnamed, functools.partial]
 PLACES = ["application", "FastAPI", "route", "mount", "host"]
 
 
-def around_routes(lots: random.Random, api: ResourceServer, protect: Protect) -> list[Middleware]:
+def around_routes(
+    lots: random.Random, api: ResourceServer, protect: Protect, *, place: str
+) -> list[Middleware]:
     kinds = [
         Middleware(BaseHTTPMiddleware, dispatch=passing),
         Middleware(BaseHTTPMiddleware, dispatch=protect(passing)),
         Middleware(GZipMiddleware),
         Middleware(DPoPMiddleware, api, required=False),
     ]
+    if place in ("route", "mount"):
+        # Around a whole application an exception would be a 500.
+        kinds.append(Middleware(BaseHTTPMiddleware, dispatch=asking(protect)))
     return lots.choices(kinds, k=lots.randrange(3))
 
 
@@ -150,14 +184,17 @@ def arranged(lots: random.Random, world: World) -> tuple[Any, str]:
         decorators = []
     for decorator in decorators:
         endpoint = decorator(endpoint)
-    middleware = around_routes(lots, api, protect)
+    middleware = around_routes(lots, api, protect, place=place)
     outside = [] if place in ("route", "mount") else middleware
     names = [each.__name__ for each in (kind, *decorators)] + [str(each) for each in middleware]
     if place == "FastAPI" and not isinstance(endpoint, (type, functools.partial)):
         app: Any = FastAPI(middleware=outside)
         app.get("/notes")(endpoint)
     else:
-        route = Route("/notes", endpoint, middleware=middleware if place == "route" else [])
+        asked = [Middleware(Asking, endpoint)] if kind is not whole_class and lots.randrange(4) == 0 else []
+        here = middleware if place == "route" else []
+        names += [str(each) for each in asked]
+        route = Route("/notes", endpoint, middleware=[*here, *asked])
         app = Starlette(routes=[route], middleware=outside)
     if place == "mount":
         app = Starlette(routes=[Mount("", app, middleware=middleware)])

@@ -16,8 +16,10 @@ from dpop_middleware._adapter.connection import has_credentials
 from dpop_middleware._adapter.ticket import take_tickets
 from dpop_middleware._judge.misplaced import misplaced
 from dpop_middleware._log import escaped
+from dpop_middleware._options import shown as option_shown
 from dpop_middleware._request.public_urls import PublicURLs, absolute_form, check_request_path
 from dpop_middleware._request.request import MAX_FIELDS, credentials
+from dpop_middleware._request.secure_url import shown_url
 from dpop_middleware._request.uri import URIError, authority, normalize
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import (
@@ -274,16 +276,22 @@ def test_the_attacker_wants_a_long_query_cut_into_pieces(query: bytes, found: in
     assert (len(carried[0].tickets), scope["query_string"]) == (found, left)
 
 
-def test_the_attacker_wants_thousands_of_subprotocols_looked_at() -> None:
-    offered = [f"p{number}" for number in range(10_000)]
-    scope: dict[str, Any] = {"type": "websocket", "subprotocols": offered, "headers": []}
+@pytest.mark.parametrize("many", ["subprotocols", "headers"])
+def test_the_attacker_wants_thousands_of_subprotocols_or_fields_searched_for_a_ticket(many: str) -> None:
+    offered, fields = ["dpop.ticket.a"], [(b"sec-websocket-protocol", b"dpop.ticket.a")]
+    scope: dict[str, Any] = {"type": "websocket", "subprotocols": offered, "headers": fields}
+    scope[many] = scope[many] * 10_000
     carried = list[Any]()
-    assert calls(lambda: carried.append(take_tickets(scope, None))) < 500
-    assert (carried[0].tickets, scope["subprotocols"]) == ((), offered)
-    late = {**scope, "subprotocols": [*offered[:64], "dpop.ticket.a"]}
-    assert take_tickets(late, None).tickets == ()
-    in_time = {**scope, "subprotocols": [*offered[:63], "dpop.ticket.a", "late"]}
-    assert (take_tickets(in_time, None).tickets, in_time["subprotocols"]) == (("a",), offered[:63])
+    assert calls(lambda: carried.append(take_tickets(scope, None))) < 10
+    assert (carried[0].tickets, carried[0].too_many) == ((), True)
+
+
+def test_the_attacker_wants_thousands_of_fields_searched_for_what_an_event_source_accepts() -> None:
+    fields = [(b"accept", b"text/html")] * 10_000
+    scope: dict[str, Any] = {"type": "http", "method": "GET", "query_string": b"ticket=a", "headers": fields}
+    carried = list[Any]()
+    assert calls(lambda: carried.append(take_tickets(scope, "ticket"))) < 50
+    assert (carried[0].tickets, scope["query_string"]) == (("a",), b"")
 
 
 def test_the_attacker_wants_thousands_of_fields_of_a_question_searched() -> None:
@@ -299,6 +307,14 @@ def test_the_attacker_wants_thousands_of_fields_of_a_question_searched() -> None
             app(scope, nothing, nothing).send(None)
 
     assert calls(asked) < 1000
+
+
+@pytest.mark.parametrize("value", ["/", "//@:", "/@", "//:1/"])
+def test_whoever_gives_a_long_option_waits_for_the_error_as_long_as_for_its_text(value: str) -> None:
+    """With a megabyte, what looks at each place once for each other place doesn't end."""
+    long = value * (1024 * 1024)
+    assert len(option_shown(long)) <= len(long) + len("'...'")
+    assert len(shown_url(long)) <= len(long) + len("'...'")
 
 
 def test_the_attacker_wants_a_long_value_escaped_for_the_log() -> None:

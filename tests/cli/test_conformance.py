@@ -19,6 +19,7 @@ from dpop_middleware.testing import BROKEN_PROOFS, TestIssuer
 from dpop_middleware.testing.suite import CASES
 from tests.support.clients import running
 from tests.support.command import Ran, process, run
+from tests.support.egress_proxy import EgressProxy
 from tests.support.issuer_server import IssuerServer, drip
 from tests.support.processes import free_port
 from tests.support.servers import Certificate, serving
@@ -249,6 +250,31 @@ def test_a_server_of_a_private_ca_is_judged_where_that_is_trusted(
         stdin=token, SSL_CERT_FILE=ca,
     )  # fmt: skip
     assert (by_environment.status, by_environment.err) == (0, "")
+
+
+def test_no_command_uses_the_proxy_that_the_environment_names(
+    by_tls: str, certificate: Certificate, key_file: str
+) -> None:
+    """As the chapter says; keys come from where they came before a variable was set."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate.chain, certificate.key)
+    token = ISSUER.token(jkt=KEY.jkt)
+    with IssuerServer(tls=tls) as issuer, EgressProxy(issuer.port) as proxy:
+        issuer.publish(ISSUER.jwks())
+        variables = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "HTTP_PROXY")
+        environ = dict.fromkeys(variables, f"http://127.0.0.1:{proxy.port}")
+        environ |= {"SSL_CERT_FILE": str(certificate.chain.parent / "ca.pem"), "NO_PROXY": "", "no_proxy": ""}
+        judged = process(
+            "conformance", by_tls, "--key", key_file, "--token", "-", "--only", "no_proof",
+            stdin=token, **environ,
+        )  # fmt: skip
+        explained = process(
+            "explain", "--method", "GET", "--url", f"{RESOURCE}/notes", "--token", "-",
+            "--proof", KEY.proof("GET", f"{RESOURCE}/notes", access_token=token),
+            "--jwks", f"{issuer.origin}/jwks",
+            stdin=token, **environ,
+        )  # fmt: skip
+        assert (judged.status, explained.status, proxy.asked, issuer.targets) == (0, 0, [], ["/jwks"])
 
 
 def test_the_trust_of_a_directory_is_left_to_the_environment(

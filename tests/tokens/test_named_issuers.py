@@ -178,8 +178,17 @@ async def test_no_more_issuers_are_kept_than_allowed(tenants: Tenants) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [Verifier, "a", 1, object(), Verifier(), Verifier("b"), SimpleNamespace(verify=print)],
-    ids=["class", "str", "int", "object", "no issuer", "another issuer", "no issuers"],
+    [
+        Verifier,
+        "a",
+        1,
+        object(),
+        Verifier(),
+        Verifier("b"),
+        SimpleNamespace(verify=print),
+        SimpleNamespace(verify=print, issuers="cab"),
+    ],
+    ids=["class", "str", "int", "object", "no issuer", "another issuer", "no issuers", "issuers as one text"],
 )
 async def test_a_value_that_is_no_verifier_for_the_issuer_verifies_nothing(
     tenants: Tenants, wrong: Any
@@ -188,7 +197,7 @@ async def test_a_value_that_is_no_verifier_for_the_issuer_verifies_nothing(
     with pytest.raises(Unavailable) as caught:
         await tenants.resolved.verifier("a")
     assert caught.value.check is Check.TOKEN_ISS
-    assert isinstance(caught.value.__cause__, (ConfigurationError, AttributeError))
+    assert isinstance(caught.value.__cause__, ConfigurationError)
 
 
 # The second one: something that it awaits was cancelled, for another request for instance.

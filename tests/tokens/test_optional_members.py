@@ -23,6 +23,9 @@ async def asked_later(_token: str) -> bool:
     return False
 
 
+STRINGS = "a sequence of non-empty strings"
+
+
 def alone(odd: Any) -> ResourceServer:
     return ResourceServer(verifier=odd, resource=RESOURCE, replay_store=MemoryReplayStore())
 
@@ -37,6 +40,17 @@ def alone(odd: Any) -> ResourceServer:
         ("is_remote", True, "a synchronous function of a token"),
         ("is_remote", "yes", "a synchronous function of a token"),
         ("clock_skew", 301, "a finite number of seconds, from 0 to 300"),
+        ("audiences", "https://api.example", STRINGS),
+        ("audiences", b"https://api.example", STRINGS),
+        ("audiences", {"https://api.example": True}, STRINGS),
+        ("audiences", [1], STRINGS),
+        ("audiences", [""], STRINGS),
+        ("audiences", None, STRINGS),
+        ("audiences", 5, STRINGS),
+        ("key_ages", (), "a synchronous method"),
+        ("key_ages", asked_later, "a synchronous method"),
+        ("issuers", "https://as.example", STRINGS),
+        ("issuers", ["https://as.example", None], STRINGS),
     ],
 )
 @pytest.mark.parametrize(
@@ -58,3 +72,9 @@ def test_an_odd_member_is_refused_wherever_the_verifier_is_used(
     with pytest.raises(ConfigurationError) as caught:
         whole(odd)
     assert str(caught.value) == f"the verifier's {member} takes {takes}, not {value!r}"
+
+
+def test_what_a_list_names_is_told_as_a_tuple() -> None:
+    several: Any = Tokens()
+    several.issuers = [*Tokens.issuers]
+    assert alone(several).issuers == Tokens.issuers

@@ -324,7 +324,7 @@ async def test_the_server_is_ready_while_one_issuer_is() -> None:
         ((["https://a.example.com"],), "verifiers takes a sequence of AccessTokenVerifiers"),
         (([JWTAccessTokenVerifier],), "verifiers takes a sequence of AccessTokenVerifiers"),
         (([of_a(), of_a()],), "one for each issuer, not two for 'https://a.example.com'"),
-        (([Own(""), of_a()],), "issuers of a verifier takes"),
+        (([Own(""), of_a()],), "the verifier's issuers takes"),
     ],
 )
 def test_wrong_verifiers_are_refused(arguments: tuple[Any, ...], message: str) -> None:
