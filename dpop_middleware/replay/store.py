@@ -60,8 +60,10 @@ def check_entry(entry: ReplayEntry, expires_at: float) -> None:
     """Raise ValueError or TypeError if a store can't remember `entry` until `expires_at`, or judge it."""
     is_sound = (
         expires_at - entry.now < _FOREVER
-        and entry.not_before + entry.ahead < _FOREVER
+        and entry.not_before > -_FOREVER
         and entry.made_at > -_FOREVER
+        and (entry.iat > -_FOREVER or not entry.by_iat)
+        and -_FOREVER < entry.ahead < _FOREVER
         and str.isascii(entry.namespace)
     )
     if not is_sound:

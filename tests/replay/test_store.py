@@ -11,8 +11,15 @@ from hypothesis import strategies as st
 from dpop_middleware import ResourceServer, events, replay
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import InvalidDPoPProof
-from dpop_middleware.replay.store import ReplayEntry, ReplayKeyspace, ReplayStore, StoreExchange
+from dpop_middleware.replay.store import (
+    ReplayEntry,
+    ReplayKeyspace,
+    ReplayStore,
+    StoreExchange,
+    check_entry,
+)
 from tests.support.api import RESOURCE, Api
+from tests.support.replay import entry
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 TRIPLES = st.tuples(NAMES, NAMES, NAMES)
@@ -158,3 +165,24 @@ def test_an_exchange_is_told_by_names_and_does_not_change() -> None:
 def test_the_public_packages_offer_these_very_names() -> None:
     assert (replay.ReplayEntry, replay.ReplayStore) == (ReplayEntry, ReplayStore)
     assert events.StoreExchange is StoreExchange
+
+
+@pytest.mark.parametrize(
+    ("member", "bound"),
+    [
+        ("now", -1e15),
+        ("not_before", -1e15),
+        ("made_at", -1e15),
+        ("iat", -1e15),
+        ("ahead", 1e15),
+        ("ahead", -1e15),
+    ],
+)
+def test_the_moments_of_an_entry_are_less_than_thirty_million_years_away(member: str, bound: float) -> None:
+    moments: dict[str, Any] = {"now": 0.0, "not_before": 0.0, "made_at": 0.0, "iat": 0.0, "ahead": 0.0}
+    item = entry()._replace(expires_at=0.0, by_iat=True)
+    within = item._replace(**moments | {member: bound * 0.999})
+    check_entry(within, within.expires_at)
+    beyond = item._replace(**moments | {member: bound})
+    with pytest.raises(ValueError, match="^an entry takes finite moments, an end, and an ASCII namespace$"):
+        check_entry(beyond, beyond.expires_at)

@@ -469,6 +469,8 @@ loop.close()
         {"now": -math.inf},
         {"not_before": None},
         {"not_before": math.nan},
+        {"not_before": -math.inf},
+        {"by_iat": True, "iat": -math.inf},
         {"made_at": None},
         {"made_at": math.nan},
         {"namespace": "\ud800", "retention": 95.0},
@@ -477,6 +479,7 @@ loop.close()
         {"ahead": math.nan, "retention": 95.0},
         {"ahead": math.inf, "retention": 95.0},
         {"ahead": 1e308, "retention": 95.0},
+        {"ahead": -math.inf, "retention": 95.0},
         {"ahead": None, "retention": 95.0},
     ],
     ids=ascii,
@@ -491,6 +494,11 @@ async def test_an_entry_that_can_not_be_sent_is_an_error_of_its_caller_alone(odd
         assert isinstance(told, ValueError | TypeError)
         assert server.opened == 1
         await store.aclose()
+
+
+async def test_an_entry_that_nobody_can_have_accepted_earlier_is_remembered(store: RedisReplayStore) -> None:
+    item = entry()._replace(namespace="a", retention=95.0, not_before=math.inf, made_at=math.inf)
+    assert [await store.add(item), await store.add(item)] == [True, False]
 
 
 async def test_writes_of_concurrent_requests_are_sent_together() -> None:
