@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final, NotRequired, TypedDict, Unpack
 from urllib.parse import urlencode
 
 from dpop_middleware import _options
-from dpop_middleware._request.secure_url import checked_url
 from dpop_middleware._runtime import Deferred
 from dpop_middleware.client.form_request import (
     NO_PARAMETERS,
@@ -31,7 +30,7 @@ from dpop_middleware.client.form_request import (
     what_it_granted,
 )
 from dpop_middleware.client.key import DPoPKey
-from dpop_middleware.client.urls import named_origin
+from dpop_middleware.client.urls import check_secure
 from dpop_middleware.jose import base64url
 
 if TYPE_CHECKING:
@@ -141,7 +140,7 @@ def _check_endpoint(endpoint: str, insecure_http_hosts: Collection[str]) -> None
     if not isinstance(endpoint, str) or _NOT_IN_AN_ENDPOINT.search(endpoint):
         raise _options.refused("endpoint", "a URL without white space or a fragment", endpoint)
     if endpoint.lower().startswith("http:"):
-        checked_url("endpoint", named_origin("endpoint", endpoint), insecure_http_hosts=insecure_http_hosts)
+        check_secure("endpoint", endpoint, insecure_http_hosts)
 
 
 def _with_query(endpoint: str, query: Form) -> str:

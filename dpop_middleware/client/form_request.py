@@ -11,10 +11,9 @@ from urllib.parse import quote_plus
 
 from dpop_middleware import _options
 from dpop_middleware._options import part, refused
-from dpop_middleware._request.secure_url import checked_url
 from dpop_middleware._runtime import Deferred
 from dpop_middleware.client.key import DPoPKey
-from dpop_middleware.client.urls import NEW_FORM, named_origin
+from dpop_middleware.client.urls import NEW_FORM, check_secure
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.jose import JOSEError, strict_json
 
@@ -145,7 +144,7 @@ def checked_request(client: Any, option: str, url: str, *, insecure_http_hosts: 
     part(option, url, "an https URL", fits=url is not None)
     # A client with a base_url turns a path into the URL that is then called.
     request = client.build_request("POST", url)
-    checked_url(option, named_origin(option, str(request.url)), insecure_http_hosts=insecure_http_hosts)
+    check_secure(option, str(request.url), insecure_http_hosts)
     return request
 
 

@@ -18,14 +18,7 @@ from dpop_middleware.client.bodies import aread_a_little, aread_or_drop, read_a_
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.client.proofs import Proofs, can_repeat, installed, library_of
 from dpop_middleware.client.token_request import TokenRequestError
-from dpop_middleware.client.urls import (
-    OwnOrigins,
-    named_origin,
-    named_urls,
-    origin_of,
-    request_origin,
-    target_of,
-)
+from dpop_middleware.client.urls import OwnOrigins, named_urls, origin_of, request_origin, target_of
 
 __all__ = ["DPoPTransport"]
 
@@ -218,12 +211,9 @@ class _TokenEndpoints:
     def __init__(
         self, named: str | Iterable[str] | None, insecure_http_hosts: Collection[str], *, translate: bool
     ) -> None:
-        urls = named_urls("token_endpoint", named)
         self._hosts = checked_hosts(insecure_http_hosts)
         self._translate = _options.flag("translate_token_type", translate)
-        for url in urls:
-            origin = named_origin("token_endpoint", url)
-            checked_url("token_endpoint", origin, insecure_http_hosts=self._hosts)
+        urls = named_urls("token_endpoint", named, self._hosts)
         self._named = frozenset(normalize(target_of(url)) for url in urls)
 
     def __contains__(self, request: Any) -> bool:

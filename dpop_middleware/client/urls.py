@@ -14,6 +14,7 @@ from dpop_middleware.errors import ConfigurationError
 __all__ = [
     "NEW_FORM",
     "OwnOrigins",
+    "check_secure",
     "named_origin",
     "named_urls",
     "origin_of",
@@ -78,13 +79,22 @@ def _split(url: str) -> tuple[str, str, str]:
     return _HTTP_SCHEME[scheme.lower()], authority, path or "/"
 
 
-def named_urls(name: str, value: object) -> tuple[str, ...]:
-    """Return an option that is None, a URL or several, as a tuple; the URLs themselves aren't checked."""
-    if value is None or isinstance(value, str):
-        return () if value is None else (value,)
+def check_secure(option: str, url: str, insecure_http_hosts: Collection[str]) -> None:
+    """Raise ConfigurationError for a `url` by plain http, unless its host is loopback or named."""
+    checked_url(option, named_origin(option, url), insecure_http_hosts=insecure_http_hosts)
+
+
+def named_urls(option: str, value: object, insecure_http_hosts: Collection[str] = ()) -> tuple[str, ...]:
+    """Return an option that is None, a URL or several, as a tuple; each is checked by `check_secure`."""
+    if value is None:
+        return ()
     several = _options.listed(value)
-    if not several or not all(isinstance(url, str) and url for url in several):
-        raise _options.refused(name, "a URL, or several", value)
+    if isinstance(value, str):
+        several = (value,)
+    elif not several or not all(isinstance(url, str) and url for url in several):
+        raise _options.refused(option, "a URL, or several", value)
+    for url in several:
+        check_secure(option, url, insecure_http_hosts)
     return several
 
 
@@ -95,12 +105,9 @@ class OwnOrigins:
     """
 
     def __init__(self, named: str | Iterable[str] | None, insecure_http_hosts: Collection[str]) -> None:
-        urls = named_urls("origin", named)
         self._hosts = checked_hosts(insecure_http_hosts)
         self._lock = Lock()
-        self._origins = frozenset(named_origin("origin", url) for url in urls)
-        for origin in self._origins:
-            checked_url("origin", origin, insecure_http_hosts=self._hosts)
+        self._origins = frozenset(map(origin_of, named_urls("origin", named, self._hosts)))
 
     def claim(self, request: Any) -> bool:
         """Whether `request` goes to one of the origins; where none is named, the first request sets it."""
