@@ -11,16 +11,16 @@ from urllib.parse import quote_plus
 
 from dpop_middleware import _options
 from dpop_middleware._options import part, refused
-from dpop_middleware._runtime import Deferred
+from dpop_middleware._runtime import Deferred, installed
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.client.urls import NEW_FORM, check_secure
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.jose import JOSEError, strict_json
 
 if TYPE_CHECKING:
-    from dpop_middleware.client import auth, proofs
+    from dpop_middleware.client import auth
 else:
-    auth, proofs = Deferred("dpop_middleware.client.auth"), Deferred("dpop_middleware.client.proofs")
+    auth = Deferred("dpop_middleware.client.auth")
 
 __all__ = [
     "NO_PARAMETERS",
@@ -103,7 +103,7 @@ def check_kind(client: object, kind: Literal["Client", "AsyncClient"]) -> None:
     """Raise ConfigurationError where the option `client` is asynchronous and must not be, or the reverse."""
     other = "AsyncClient" if kind == "Client" else "Client"
     takes = f"{'a synchronous' if kind == 'Client' else 'an'} {kind} of httpx2 or httpx"
-    part("client", client, takes, fits=not isinstance(client, proofs.installed(other)))
+    part("client", client, takes, fits=not isinstance(client, installed(other)))
 
 
 def check_authentication(

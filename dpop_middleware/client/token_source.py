@@ -10,7 +10,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Unpack
 
 from dpop_middleware import _options
-from dpop_middleware._runtime import Deferred, Moment, system_time
+from dpop_middleware._runtime import Deferred, Moment, installed, system_time
 from dpop_middleware.client.auth import DPoPAuth
 from dpop_middleware.client.form_request import (
     NO_PARAMETERS,
@@ -23,7 +23,6 @@ from dpop_middleware.client.form_request import (
     keyword_arguments,
 )
 from dpop_middleware.client.key import DPoPKey
-from dpop_middleware.client.proofs import installed
 from dpop_middleware.client.token_request import (
     ClientCredentials,
     Grant,
