@@ -54,6 +54,8 @@ __all__ = [
 
 _ENDPOINT: Final = "the endpoint for pushed requests"
 _CREATED: Final = 201
+# What a request for a code asks, besides the client and its key.
+_ASKED: Final = ("redirect_uri", "code_challenge", "state", "scopes", "resource")
 _NOT_IN_AN_ENDPOINT: Final = re.compile(r"[\s\x00-\x1f#]")
 
 
@@ -221,32 +223,11 @@ async def push_authorization_request_async(
     return _pushed(response.status_code, response.content, options["client_id"])
 
 
-def _request(
-    client: Any,
-    endpoint: str,
-    *,
-    key: "DPoPKey | auth.DPoPAuth",
-    client_id: str,
-    client_secret: str | None = None,
-    client_authentication: ClientAuthentication = "basic",
-    parameters: Parameters = NO_PARAMETERS,
-    insecure_http_hosts: Collection[str] = (),
-    **asked: Any,
-) -> dict[str, Any]:
-    """Return the arguments of the client's `post`; `asked` is what `_code_request_parameters` takes."""
-    data = _code_request_parameters(client_id=client_id, key=key, **asked)
-    return form_request(
-        client,
-        endpoint,
-        data,
-        option="endpoint",
-        key=key,
-        client_id=client_id,
-        client_secret=client_secret,
-        client_authentication=client_authentication,
-        parameters=parameters,
-        insecure_http_hosts=insecure_http_hosts,
-    )
+def _request(client: Any, endpoint: str, **given: Any) -> dict[str, Any]:
+    """Return the arguments of the client's `post`."""
+    asked = {name: given.pop(name) for name in _ASKED if name in given}
+    data = _code_request_parameters(client_id=given["client_id"], key=given["key"], **asked)
+    return form_request(client, endpoint, data, option="endpoint", **given)
 
 
 def _pushed(status: int, content: bytes, client_id: str) -> PushedAuthorizationRequest:
