@@ -125,16 +125,20 @@ class _Server(NamedTuple):
         """Return the URLs of a resource server at the origin."""
         return PublicURLs(self.origin, insecure_http_hosts=self.hosts)
 
+    def proofs(self) -> ProofVerification:
+        """Return the judge of proofs of a resource server, whose replay store is empty."""
+        return ProofVerification(
+            store=MemoryReplayStore(),
+            keyspace=ReplayKeyspace(""),
+            public_urls=self.public_urls(),
+            nonces=self.nonces,
+        )
+
     def verification(self) -> RequestVerification:
-        """Return the judge of a resource server, whose replay store is empty."""
+        """Return the judge of a resource server."""
         return RequestVerification(
             verifier=self.judge.verifier,
-            proofs=ProofVerification(
-                store=MemoryReplayStore(),
-                keyspace=ReplayKeyspace(""),
-                public_urls=self.public_urls(),
-                nonces=self.nonces,
-            ),
+            proofs=self.proofs(),
             clock=lambda: self.now,
             policies=(self.policy,),
         )
@@ -194,13 +198,12 @@ async def _judged_later(
         useless_after = server.verification().useless_after(expires_at, server.now)
     judge_proof_later(
         later,
-        request.dpop,
-        method=request.method,
+        request,
         target_uri=_target_uri(server.public_urls(), request),
         access_token=access_token,
         token=token,
         policy=server.policy,
-        nonces=server.nonces,
+        verification=server.proofs(),
         useless_after=useless_after,
         now=server.now,
     )
