@@ -2,8 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import count
 from threading import RLock
@@ -138,8 +137,11 @@ class TokenSource:
                 return current
             if self._failure is not None and self._failures != failures:
                 raise self._failure
-            with self._noting_failure():
+            try:
                 return self._renewed()
+            except Exception as error:
+                self._failures, self._failure = self._failures + 1, error
+                raise
 
     async def token_async(self) -> str:
         """Do as `token` does, with an async client, under asyncio.
@@ -256,11 +258,3 @@ class TokenSource:
         if self._on_response is not None:
             self._on_response(response)
         return response.access_token
-
-    @contextmanager
-    def _noting_failure(self) -> Generator[None]:
-        try:
-            yield
-        except Exception as error:
-            self._failures, self._failure = self._failures + 1, error
-            raise
