@@ -19,6 +19,7 @@ __all__ = ["MEANING", "Explanation", "Finding", "as_json", "findings_of", "print
 
 _TIMES: Final = (Check.IAT, Check.TOKEN_TIME)
 _AFTER: Final = "after the failure"
+_IN_JSON: Final = ("check", "outcome", "expected", "actual", "hint", "after_failure")
 MEANING: Final[Mapping[Check, str]] = MappingProxyType(
     {
         Check.AUTHORIZATION: "one Authorization field with one token",
@@ -162,17 +163,7 @@ def as_json(explanation: Explanation, now: float) -> dict[str, Any]:
         "description": None if error is None else error.description,
         "check": None if error is None else error.check,
         "now": now,
-        "checks": [
-            {
-                "check": finding.check,
-                "outcome": finding.outcome,
-                "expected": finding.expected,
-                "actual": finding.actual,
-                "hint": finding.hint,
-                "after_failure": finding.after_failure,
-            }
-            for finding in explanation.findings
-        ],
+        "checks": [{name: getattr(finding, name) for name in _IN_JSON} for finding in explanation.findings],
     }
 
 
