@@ -16,7 +16,9 @@ __all__ = [
     "aclose_parts",
     "check_event_loop",
     "importing",
+    "installed",
     "is_cancellation",
+    "library_of",
     "open_parts",
     "system_time",
 ]
@@ -135,3 +137,37 @@ class Deferred:
                 raise
             return Never
         return getattr(module, name)
+
+
+def installed(*names: str) -> tuple[Any, ...]:
+    """Return the classes with these names from httpx2 and httpx, as far as they are installed.
+
+    Raises ModuleNotFoundError where neither is.
+    """
+    return tuple(getattr(library, name) for library in _libraries() for name in names)
+
+
+def library_of(request: object) -> Any:
+    """Return the one of httpx2 and httpx to which `request` belongs."""
+    return next(library for library in _libraries() if isinstance(request, library.Request))
+
+
+def _libraries() -> list[Any]:
+    found: list[Any] = []
+    for name in ("httpx2", "httpx"):
+        try:
+            library = import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name != name:
+                raise
+        else:
+            # After `httpx2.alias_httpx()` both names are one library's.
+            if library not in found:
+                found.append(library)
+    if not found:
+        raise ModuleNotFoundError(
+            "the client's side needs httpx2 or httpx: "
+            "in a checkout of dpop_middleware, python -m pip install '.[client]'",
+            name="httpx2",
+        )
+    return found

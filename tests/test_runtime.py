@@ -10,22 +10,35 @@ import subprocess
 import sys
 import time
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import freezegun
+import httpx
+import httpx2
 import pytest
 import time_machine
 
 import dpop_middleware
-from dpop_middleware import JWTAccessTokenVerifier, ResourceServer, client, introspection, replay, tokens
+from dpop_middleware import (
+    JWTAccessTokenVerifier,
+    ResourceServer,
+    _runtime,
+    client,
+    introspection,
+    replay,
+    tokens,
+)
 from dpop_middleware._runtime import (
     Deferred,
     Moment,
     aclose_parts,
     check_event_loop,
     importing,
+    installed,
+    library_of,
     open_parts,
     system_time,
 )
@@ -213,3 +226,41 @@ def test_an_import_that_fails_inside_a_library_names_the_missing_module(
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="no_such_library"):
         Deferred("library_with_a_hole").Client  # noqa: B018 - the look-up is what is tested
+
+
+def test_one_library_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    def only(*names: str) -> Callable[[str], Any]:
+        def imported(name: str) -> Any:
+            if name not in names:
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+            return import_module(name)
+
+        return imported
+
+    for name in ("httpx", "httpx2"):
+        monkeypatch.setattr(_runtime, "import_module", only(name))
+        assert installed("Auth") == (import_module(name).Auth,)
+    monkeypatch.setattr(_runtime, "import_module", only())
+    with pytest.raises(ModuleNotFoundError) as caught:
+        installed("Auth")
+    assert str(caught.value) == (
+        "the client's side needs httpx2 or httpx: "
+        "in a checkout of dpop_middleware, python -m pip install '.[client]'"
+    )
+
+    def broken(name: str) -> Any:
+        raise ModuleNotFoundError("No module named 'httpcore'", name="httpcore")
+
+    monkeypatch.setattr(_runtime, "import_module", broken)
+    with pytest.raises(ModuleNotFoundError, match="httpcore"):
+        installed("Auth")
+
+
+def test_one_library_with_both_names_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_runtime, "import_module", lambda _name: httpx2)
+    assert installed("Auth") == (httpx2.Auth,)
+
+
+@pytest.mark.parametrize("module", [httpx2, httpx])
+def test_the_library_of_a_request_is_found(module: Any) -> None:
+    assert library_of(module.Request("GET", "https://api.example.com/")) is module

@@ -8,6 +8,7 @@ which ones were not reached. `later_checks` judges those separately.
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from dpop_middleware._judge.remote import proof_first
@@ -82,12 +83,14 @@ async def explain(
         requirements=requirements,
         now=now,
     )
-    carried, token = None, None
+    carried: tuple[Scheme, str] | None = None
+    token = None
     if authorization is None:
         checks: tuple[Check, ...] = CHECKS_OF_A_TOKEN_REQUEST
         error, status = await _refused_token_request(server, request)
     else:
-        carried = _credentials(authorization)
+        with suppress(DPoPError):
+            carried = credentials(authorization)
         checks = _checks_of(server, carried)
         token, error = await _judged(server, request)
         status = None if error is None else error.status
@@ -125,16 +128,20 @@ class _Server(NamedTuple):
         """Return the URLs of a resource server at the origin."""
         return PublicURLs(self.origin, insecure_http_hosts=self.hosts)
 
+    def proofs(self) -> ProofVerification:
+        """Return the judge of proofs of a resource server, whose replay store is empty."""
+        return ProofVerification(
+            store=MemoryReplayStore(),
+            keyspace=ReplayKeyspace(""),
+            public_urls=self.public_urls(),
+            nonces=self.nonces,
+        )
+
     def verification(self) -> RequestVerification:
-        """Return the judge of a resource server, whose replay store is empty."""
+        """Return the judge of a resource server."""
         return RequestVerification(
             verifier=self.judge.verifier,
-            proofs=ProofVerification(
-                store=MemoryReplayStore(),
-                keyspace=ReplayKeyspace(""),
-                public_urls=self.public_urls(),
-                nonces=self.nonces,
-            ),
+            proofs=self.proofs(),
             clock=lambda: self.now,
             policies=(self.policy,),
         )
@@ -192,33 +199,21 @@ async def _judged_later(
             judge_use_later(later, token, scheme=scheme, requirements=server.requirements, now=server.now)
         expires_at = -math.inf if token is None else token.expires_at
         useless_after = server.verification().useless_after(expires_at, server.now)
+    urls, target_uri = server.public_urls(), None
+    with suppress(DPoPError):
+        target_uri = urls.target_uri(urls.origin_form(request))
     judge_proof_later(
         later,
-        request.dpop,
-        method=request.method,
-        target_uri=_target_uri(server.public_urls(), request),
+        request,
+        target_uri=target_uri,
         access_token=access_token,
         token=token,
         policy=server.policy,
-        nonces=server.nonces,
+        verification=server.proofs(),
         useless_after=useless_after,
         now=server.now,
     )
     return token
-
-
-def _credentials(authorization: tuple[str, ...]) -> tuple[Scheme, str] | None:
-    try:
-        return credentials(authorization)
-    except DPoPError:
-        return None
-
-
-def _target_uri(urls: PublicURLs, request: ResourceRequest) -> str | None:
-    try:
-        return urls.target_uri(urls.origin_form(request))
-    except DPoPError:
-        return None
 
 
 def _checks_of(server: _Server, carried: tuple[Scheme, str] | None) -> tuple[Check, ...]:

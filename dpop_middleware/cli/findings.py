@@ -1,7 +1,7 @@
 """The result of each check of one request, as a row, and how the rows are printed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final
@@ -19,6 +19,7 @@ __all__ = ["MEANING", "Explanation", "Finding", "as_json", "findings_of", "print
 
 _TIMES: Final = (Check.IAT, Check.TOKEN_TIME)
 _AFTER: Final = "after the failure"
+_IN_JSON: Final = ("check", "outcome", "expected", "actual", "hint", "after_failure")
 MEANING: Final[Mapping[Check, str]] = MappingProxyType(
     {
         Check.AUTHORIZATION: "one Authorization field with one token",
@@ -110,44 +111,30 @@ def findings_of(
     says = {**reading, **({} if token is None else _values_of(token))}
     findings = []
     for position, check in enumerate(checks):
-        if error is not None and check is failed:
-            finding = _failed(check, error, request)
-        elif position > end:
-            finding = _later(check, later, says, unknown, request)
+        after = position > end
+        fault = later.get(check) if after else error if check is failed else None
+        if fault is not None:
+            finding = Finding(
+                check=check,
+                outcome=FindingState.FAILED,
+                expected=fault.expected,
+                actual=fault.actual,
+                hint=hint_of(fault, request),
+                reason=fault.description,
+                after_failure=after,
+            )
+        elif after and (check not in later or check in unknown):
+            finding = Finding(check=check, outcome=FindingState.NOT_REACHED)
         elif check in unknown:
             finding = Finding(
                 check=check, outcome=FindingState.NOT_JUDGED, actual=says.get(check), hint=unknown[check]
             )
         else:
-            finding = Finding(check=check, outcome=FindingState.PASSED, actual=says.get(check))
+            finding = Finding(
+                check=check, outcome=FindingState.PASSED, actual=says.get(check), after_failure=after
+            )
         findings.append(finding)
     return tuple(findings)
-
-
-def _later(
-    check: Check,
-    later: Mapping[Check, DPoPError | None],
-    says: Mapping[Check, object],
-    unknown: Mapping[Check, str],
-    request: ResourceRequest,
-) -> Finding:
-    error = later.get(check)
-    if error is not None:
-        return replace(_failed(check, error, request), after_failure=True)
-    if check not in later or check in unknown:
-        return Finding(check=check, outcome=FindingState.NOT_REACHED)
-    return Finding(check=check, outcome=FindingState.PASSED, actual=says.get(check), after_failure=True)
-
-
-def _failed(check: Check, error: DPoPError, request: ResourceRequest) -> Finding:
-    return Finding(
-        check=check,
-        outcome=FindingState.FAILED,
-        expected=error.expected,
-        actual=error.actual,
-        hint=hint_of(error, request),
-        reason=error.description,
-    )
 
 
 def _values_of(token: AccessToken) -> dict[Check, object]:
@@ -176,17 +163,7 @@ def as_json(explanation: Explanation, now: float) -> dict[str, Any]:
         "description": None if error is None else error.description,
         "check": None if error is None else error.check,
         "now": now,
-        "checks": [
-            {
-                "check": finding.check,
-                "outcome": finding.outcome,
-                "expected": finding.expected,
-                "actual": finding.actual,
-                "hint": finding.hint,
-                "after_failure": finding.after_failure,
-            }
-            for finding in explanation.findings
-        ],
+        "checks": [{name: getattr(finding, name) for name in _IN_JSON} for finding in explanation.findings],
     }
 
 

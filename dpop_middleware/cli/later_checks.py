@@ -12,7 +12,6 @@ from types import SimpleNamespace
 from typing import Any, Final, cast
 
 from dpop_middleware._judge.requirements import Requirements, bound_to_another, check_bound, check_unbound
-from dpop_middleware._proof.freshness import check_can_be_remembered, check_freshness, known_nonce
 from dpop_middleware._proof.proof import (
     DPoPProof,
     ProofHeader,
@@ -24,13 +23,13 @@ from dpop_middleware._proof.proof import (
     parse_header,
     split_proof,
 )
-from dpop_middleware._request.request import one_proof
+from dpop_middleware._proof.verification import ProofVerification
+from dpop_middleware._request.request import ResourceRequest, one_proof
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, DPoPError, Scheme
 from dpop_middleware.jose import JOSEError, base64url, strict
 from dpop_middleware.jose.algorithms import ALGORITHMS
 from dpop_middleware.jose.strict import CompactJWS, split
-from dpop_middleware.nonces import NonceProvider
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier, token_hash
 from dpop_middleware.tokens.claims import NEVER_DROPPED, ClaimRules, judge_claims
@@ -155,56 +154,47 @@ def judge_use_later(
 
 def judge_proof_later(
     judged: JudgedChecks,
-    proofs: tuple[str, ...],
+    request: ResourceRequest,
     *,
-    method: str,
     target_uri: str | None,
     access_token: str | None,
     token: AccessToken | None,
     policy: DPoPPolicy,
-    nonces: NonceProvider | None,
+    verification: ProofVerification,
     useless_after: float,
     now: float,
 ) -> None:
-    """Judge a proof, and whether it fits its token.
+    """Judge the proof of a request, and whether it fits its token.
 
     - `target_uri`: of the request, in normal form; None where it is unknown.
     - `access_token`: the one that came with the proof, None at a token endpoint; `token`: its contents, None
       where they are unknown.
+    - `policy`, `verification`: the server's own.
     - `useless_after`: from when on no server accepts the proof, whatever its `iat`.
-    - `now`: seconds since the epoch, as `useless_after` is. The others are as in `explain`.
+    - `now`: seconds since the epoch, as `useless_after` is.
     """
-    jws = _split(judged, proofs, policy)
+    jws = _split(judged, request.dpop, policy)
     if jws is None:
         return
     header = _header(judged, jws.header, policy)
     if header is not None and token is not None and token.jkt is not None:
-        judged.judge(Check.JKT, lambda: _same_key(token.jkt, header.jkt))
+        fits = token.jkt == header.jkt
+        judged.of[Check.JKT] = None if fits else bound_to_another(token.jkt, header.jkt)
     proof, odd = _claims(judged, jws.payload, header or _NO_HEADER)
-    if proof is not None:
-        _compare(judged, proof, odd, method=method, target_uri=target_uri, access_token=access_token)
+    if proof is not None and "htm" not in odd:
+        judged.judge(Check.HTM, lambda: check_htm(proof, request.method))
+    if proof is not None and "htu" not in odd and target_uri is not None:
+        judged.judge(Check.HTU, lambda: check_htu(proof, target_uri))
+    if proof is not None and "ath" not in odd and access_token is not None:
+        judged.judge(Check.ATH, lambda: check_ath(proof, token_hash(access_token)))
     if header is not None:
         judged.judge(Check.SIGNATURE, lambda: check_signature(jws, header))
     if proof is not None and odd.isdisjoint(("iat", "exp", "nbf", "nonce")):
         by_nonce = policy.nonce != "off" and (proof.nonce is not None or policy.nonce == "required")
         judged.judge(
             Check.NONCE if by_nonce else Check.IAT,
-            lambda: _fresh(proof, policy, nonces, now, useless_after=useless_after),
+            lambda: verification.check_freshness(proof, policy, now, useless_after=useless_after),
         )
-
-
-def _fresh(
-    proof: DPoPProof, policy: DPoPPolicy, nonces: NonceProvider | None, now: float, *, useless_after: float
-) -> None:
-    nonce = known_nonce(proof, nonces, now)
-    check_freshness(proof, policy, nonces=nonces, nonce=nonce, now=now)
-    if nonce is not None:
-        check_can_be_remembered(proof, now=now, useless_after=useless_after)
-
-
-def _same_key(bound_to: str | None, presented: str) -> None:
-    if bound_to != presented:
-        raise bound_to_another(bound_to, presented)
 
 
 def _split(judged: JudgedChecks, proofs: tuple[str, ...], policy: DPoPPolicy) -> CompactJWS | None:
@@ -261,23 +251,6 @@ def _claims(
         else:
             judged.of.setdefault(Check.CLAIMS, None)
             return proof, frozenset(odd)
-
-
-def _compare(
-    judged: JudgedChecks,
-    proof: DPoPProof,
-    odd: frozenset[str],
-    *,
-    method: str,
-    target_uri: str | None,
-    access_token: str | None,
-) -> None:
-    if "htm" not in odd:
-        judged.judge(Check.HTM, lambda: check_htm(proof, method))
-    if "htu" not in odd and target_uri is not None:
-        judged.judge(Check.HTU, lambda: check_htu(proof, target_uri))
-    if "ath" not in odd and access_token is not None:
-        judged.judge(Check.ATH, lambda: check_ath(proof, token_hash(access_token)))
 
 
 def _object(segment: str) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from dpop_middleware.introspection import ClientAuthentication, ClientSecretBasi
 from dpop_middleware.introspection._answer import AnswerRules, MalformedAnswer, judge_answer
 from dpop_middleware.jose import JOSEError, base64url, strict
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS
-from dpop_middleware.profiles import KNOWN, RFC9068
+from dpop_middleware.profiles import KNOWN, RFC9068, Profile
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 from dpop_middleware.tokens.claims import NEVER_DROPPED, ClaimRules, checked_token_types, judge_claims
 from dpop_middleware.tokens.issuer_keys import StaticKeySource
@@ -154,11 +154,7 @@ def _jwt_judge(args: Namespace, inputs: Inputs, token: str | None, *, now: float
     added = [None if name == "none" else name for name in args.token_type or ()]
     profile = next((known for known in KNOWN if known.name == args.profile), RFC9068)
     types = (*profile.token_types, *added)
-    shared: dict[str, Any] = {
-        "scope_claims": (*profile.scope_claims, *(args.scope_claim or ())),
-        "client_id_claims": (*profile.client_id_claims, *(args.client_id_claim or ())),
-        "clock_skew": args.token_clock_skew,
-    }
+    shared = _how_claims_are_read(args, profile)
     required = profile.required_claims
     if args.required_claim is not None:
         required = tuple(dict.fromkeys((*NEVER_DROPPED, *args.required_claim)))
@@ -180,6 +176,14 @@ def _jwt_judge(args: Namespace, inputs: Inputs, token: str | None, *, now: float
         **shared,
     )
     return TokenJudge(WithFetchedKeys(verifier), unknown, rules)
+
+
+def _how_claims_are_read(args: Namespace, profile: Profile) -> dict[str, Any]:
+    return {
+        "scope_claims": (*profile.scope_claims, *(args.scope_claim or ())),
+        "client_id_claims": (*profile.client_id_claims, *(args.client_id_claim or ())),
+        "clock_skew": args.token_clock_skew,
+    }
 
 
 def _unnamed(args: Namespace) -> dict[Check, str]:
@@ -226,11 +230,7 @@ def _opaque_judge(args: Namespace, inputs: Inputs, token: str | None, *, now: fl
     """Return the verifier for an opaque token, None for a JWT and without an issuer's answer."""
     if token is None or args.introspection is None or has_three_segments(token):
         return None
-    claims: dict[str, Any] = {
-        "scope_claims": (*RFC9068.scope_claims, *(args.scope_claim or ())),
-        "client_id_claims": (*RFC9068.client_id_claims, *(args.client_id_claim or ())),
-        "clock_skew": args.token_clock_skew,
-    }
+    claims = _how_claims_are_read(args, RFC9068)
     required = _REQUIRED_OF_AN_ANSWER if args.required_claim is None else tuple(args.required_claim)
     where = args.introspection
     if where == "issuer" or where.startswith(("https://", "http://")):

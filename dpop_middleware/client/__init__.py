@@ -11,11 +11,10 @@ From the top down:
     token_request.py  requests for a token
     authorization.py  requests for an authorization code, by URL or pushed
     form_request.py   a form for an authorization server, and what its answer says
-    proofs.py         the proof of each request, and what servers said about the next one
-    bodies.py         the body of a refusal, read as far as an error is long
+    proofs.py         the proof of each request, and what refusals say about the next one
     key.py            DPoPKey, the proofs that it signs, and which tokens they can be for
     private_keys.py   private keys, as JWKs and in files
-    urls.py           the `htu` of a URL, and where a token may go
+    urls.py           the `htu` of a URL, where a token may go, and what each origin said last
 """
 
 from typing import TYPE_CHECKING

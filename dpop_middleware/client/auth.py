@@ -21,10 +21,16 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from dpop_middleware import _options
-from dpop_middleware._runtime import system_time
-from dpop_middleware.client.bodies import aread_a_little, aread_or_drop, read_a_little, read_or_drop
+from dpop_middleware._runtime import installed, system_time
 from dpop_middleware.client.key import DPoPKey
-from dpop_middleware.client.proofs import Proofs, can_repeat, installed
+from dpop_middleware.client.proofs import (
+    Proofs,
+    aread_a_little,
+    aread_or_drop,
+    can_repeat,
+    read_a_little,
+    read_or_drop,
+)
 from dpop_middleware.client.urls import OwnOrigins
 
 __all__ = ["DPoPAuth", "TokenOption", "UncopiedHeaders"]

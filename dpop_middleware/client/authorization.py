@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final, NotRequired, TypedDict, Unpack
 from urllib.parse import urlencode
 
 from dpop_middleware import _options
-from dpop_middleware._request.secure_url import checked_url
 from dpop_middleware._runtime import Deferred
 from dpop_middleware.client.form_request import (
     NO_PARAMETERS,
@@ -31,7 +30,7 @@ from dpop_middleware.client.form_request import (
     what_it_granted,
 )
 from dpop_middleware.client.key import DPoPKey
-from dpop_middleware.client.urls import named_origin
+from dpop_middleware.client.urls import check_secure
 from dpop_middleware.jose import base64url
 
 if TYPE_CHECKING:
@@ -55,6 +54,8 @@ __all__ = [
 
 _ENDPOINT: Final = "the endpoint for pushed requests"
 _CREATED: Final = 201
+# What a request for a code asks, besides the client and its key.
+_ASKED: Final = ("redirect_uri", "code_challenge", "state", "scopes", "resource")
 _NOT_IN_AN_ENDPOINT: Final = re.compile(r"[\s\x00-\x1f#]")
 
 
@@ -141,7 +142,7 @@ def _check_endpoint(endpoint: str, insecure_http_hosts: Collection[str]) -> None
     if not isinstance(endpoint, str) or _NOT_IN_AN_ENDPOINT.search(endpoint):
         raise _options.refused("endpoint", "a URL without white space or a fragment", endpoint)
     if endpoint.lower().startswith("http:"):
-        checked_url("endpoint", named_origin("endpoint", endpoint), insecure_http_hosts=insecure_http_hosts)
+        check_secure("endpoint", endpoint, insecure_http_hosts)
 
 
 def _with_query(endpoint: str, query: Form) -> str:
@@ -222,32 +223,11 @@ async def push_authorization_request_async(
     return _pushed(response.status_code, response.content, options["client_id"])
 
 
-def _request(
-    client: Any,
-    endpoint: str,
-    *,
-    key: "DPoPKey | auth.DPoPAuth",
-    client_id: str,
-    client_secret: str | None = None,
-    client_authentication: ClientAuthentication = "basic",
-    parameters: Parameters = NO_PARAMETERS,
-    insecure_http_hosts: Collection[str] = (),
-    **asked: Any,
-) -> dict[str, Any]:
-    """Return the arguments of the client's `post`; `asked` is what `_code_request_parameters` takes."""
-    data = _code_request_parameters(client_id=client_id, key=key, **asked)
-    return form_request(
-        client,
-        endpoint,
-        data,
-        option="endpoint",
-        key=key,
-        client_id=client_id,
-        client_secret=client_secret,
-        client_authentication=client_authentication,
-        parameters=parameters,
-        insecure_http_hosts=insecure_http_hosts,
-    )
+def _request(client: Any, endpoint: str, **given: Any) -> dict[str, Any]:
+    """Return the arguments of the client's `post`."""
+    asked = {name: given.pop(name) for name in _ASKED if name in given}
+    data = _code_request_parameters(client_id=given["client_id"], key=given["key"], **asked)
+    return form_request(client, endpoint, data, option="endpoint", **given)
 
 
 def _pushed(status: int, content: bytes, client_id: str) -> PushedAuthorizationRequest:

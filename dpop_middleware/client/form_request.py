@@ -11,17 +11,16 @@ from urllib.parse import quote_plus
 
 from dpop_middleware import _options
 from dpop_middleware._options import part, refused
-from dpop_middleware._request.secure_url import checked_url
-from dpop_middleware._runtime import Deferred
+from dpop_middleware._runtime import Deferred, installed
 from dpop_middleware.client.key import DPoPKey
-from dpop_middleware.client.urls import NEW_FORM, named_origin
+from dpop_middleware.client.urls import NEW_FORM, check_secure
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.jose import JOSEError, strict
 
 if TYPE_CHECKING:
-    from dpop_middleware.client import auth, proofs
+    from dpop_middleware.client import auth
 else:
-    auth, proofs = Deferred("dpop_middleware.client.auth"), Deferred("dpop_middleware.client.proofs")
+    auth = Deferred("dpop_middleware.client.auth")
 
 __all__ = [
     "NO_PARAMETERS",
@@ -30,10 +29,9 @@ __all__ = [
     "Parameters",
     "TokenRequestError",
     "basic_credentials",
-    "check_authentication",
     "check_kind",
+    "check_options",
     "checked_key",
-    "checked_parameters",
     "checked_request",
     "checked_resources",
     "form_request",
@@ -50,6 +48,7 @@ Form: TypeAlias = Mapping[str, str | tuple[str, ...]]
 """A parameter with several values is there once for each of them."""
 
 NO_PARAMETERS: Final[Mapping[str, str]] = MappingProxyType({})
+_PARAMETERS: Final = "a mapping, or a synchronous function that returns one"
 _MAX_ANSWER: Final = 64 * 1024
 # RFC 6749 section 5.2; a line break would let a server forge a line of the log.
 _READABLE: Final = re.compile(r"[\x20-\x21\x23-\x5b\x5d-\x7e]{1,512}", re.ASCII)
@@ -104,25 +103,29 @@ def check_kind(client: object, kind: Literal["Client", "AsyncClient"]) -> None:
     """Raise ConfigurationError where the option `client` is asynchronous and must not be, or the reverse."""
     other = "AsyncClient" if kind == "Client" else "Client"
     takes = f"{'a synchronous' if kind == 'Client' else 'an'} {kind} of httpx2 or httpx"
-    part("client", client, takes, fits=not isinstance(client, proofs.installed(other)))
+    part("client", client, takes, fits=not isinstance(client, installed(other)))
 
 
-def check_authentication(
-    *, client_id: str, client_secret: str | None = None, client_authentication: ClientAuthentication = "basic"
+def check_options(
+    *,
+    key: "DPoPKey | auth.DPoPAuth",
+    client_id: str,
+    client_secret: str | None = None,
+    client_authentication: ClientAuthentication = "basic",
+    parameters: Parameters = NO_PARAMETERS,
+    **_others: Any,
 ) -> None:
-    """Raise ConfigurationError unless a client can authenticate by these options, or has no secret."""
+    """Raise ConfigurationError for what no request can be made with."""
+    checked_key(key)
     _options.credential("client_id", client_id)
     # RFC 6749 section 2.3.1: an empty secret is one, too.
     if client_secret is not None and client_secret != "":
         _options.credential("client_secret", client_secret)
     _options.choice("client_authentication", client_authentication, get_args(ClientAuthentication))
-
-
-def checked_parameters(parameters: Parameters) -> Parameters:
-    """Return the option `parameters`; raises ConfigurationError for neither a mapping nor a function."""
-    if callable(parameters) and _options.is_asynchronous(parameters):
-        raise refused("parameters", "a mapping, or a synchronous function that returns one", parameters)
-    return parameters if callable(parameters) else _mapping(parameters)
+    if not callable(parameters):
+        _mapping(parameters)
+    elif _options.is_asynchronous(parameters):
+        raise refused("parameters", _PARAMETERS, parameters)
 
 
 def _mapping(parameters: object) -> Mapping[str, str]:
@@ -131,11 +134,10 @@ def _mapping(parameters: object) -> Mapping[str, str]:
     if inspect.iscoroutine(parameters):
         parameters.close()
     # The value isn't shown: it may contain an assertion.
-    takes = "a mapping, or a synchronous function that returns one"
-    raise ConfigurationError(f"parameters takes {takes}, not a {type(parameters).__name__}")
+    raise ConfigurationError(f"parameters takes {_PARAMETERS}, not a {type(parameters).__name__}")
 
 
-def checked_request(client: Any, option: str, url: str, *, insecure_http_hosts: Collection[str]) -> Any:
+def checked_request(client: Any, option: str, url: str, insecure_http_hosts: Collection[str]) -> Any:
     """Return a request of `client` to `url`, where that is https or a named host.
 
     `option` is what the user calls `url`. Raises ConfigurationError.
@@ -145,7 +147,7 @@ def checked_request(client: Any, option: str, url: str, *, insecure_http_hosts: 
     part(option, url, "an https URL", fits=url is not None)
     # A client with a base_url turns a path into the URL that is then called.
     request = client.build_request("POST", url)
-    checked_url(option, named_origin(option, str(request.url)), insecure_http_hosts=insecure_http_hosts)
+    check_secure(option, str(request.url), insecure_http_hosts)
     return request
 
 
@@ -164,10 +166,10 @@ def form_request(
     option: str,
     key: "DPoPKey | auth.DPoPAuth",
     client_id: str,
-    client_secret: str | None,
-    client_authentication: ClientAuthentication,
-    parameters: Parameters,
-    insecure_http_hosts: Collection[str],
+    client_secret: str | None = None,
+    client_authentication: ClientAuthentication = "basic",
+    parameters: Parameters = NO_PARAMETERS,
+    insecure_http_hosts: Collection[str] = (),
 ) -> dict[str, Any]:
     """Return the arguments of the `post` of an httpx2 or httpx `client`; redirects are not followed.
 
@@ -175,12 +177,14 @@ def form_request(
     `parameters` do over both; `option` is what the user calls `url`, for errors. Raises ConfigurationError
     and ValueError as `fetch_token` says.
     """
-    checked_key(key)
-    check_authentication(
-        client_id=client_id, client_secret=client_secret, client_authentication=client_authentication
+    check_options(
+        key=key,
+        client_id=client_id,
+        client_secret=client_secret,
+        client_authentication=client_authentication,
+        parameters=parameters,
     )
-    checked_parameters(parameters)
-    request = checked_request(client, option, url, insecure_http_hosts=insecure_http_hosts)
+    request = checked_request(client, option, url, insecure_http_hosts)
     headers = {"Accept": "application/json"}
     authentication: dict[str, str] = {}
     if client_secret is None:

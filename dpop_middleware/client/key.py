@@ -39,9 +39,6 @@ __all__ = ["DPoPKey", "is_access_token"]
 # Without the spaces that RFC 6749 appendix A.12 allows: no field has them (RFC 6750 section 2.1).
 _ACCESS_TOKEN = re.compile(r"[\x21-\x7e]+", re.ASCII)
 _RSA_BITS = range(2048, 4096 + 1)
-_CURVES: Mapping[str, type[ec.EllipticCurve]] = MappingProxyType(
-    {"P-256": ec.SECP256R1, "P-384": ec.SECP384R1, "P-521": ec.SECP521R1}
-)
 
 
 class DPoPKey:
@@ -82,9 +79,9 @@ class DPoPKey:
             return cls(rsa.generate_private_key(65537, rsa_bits), algorithm=algorithm)
         if isinstance(kind.verifier, MLDSA):
             return cls(kind.verifier.generate(), algorithm=algorithm)
-        if kind.kty == "OKP":
-            return cls(ed25519.Ed25519PrivateKey.generate(), algorithm=algorithm)
-        return cls(ec.generate_private_key(_CURVES[str(kind.crv)]()), algorithm=algorithm)
+        if kind.curve is not None:
+            return cls(ec.generate_private_key(kind.curve), algorithm=algorithm)
+        return cls(ed25519.Ed25519PrivateKey.generate(), algorithm=algorithm)
 
     @classmethod
     def from_jwk(cls, jwk: Mapping[str, Any], *, algorithm: str | None = None) -> Self:

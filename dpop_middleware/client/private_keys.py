@@ -10,6 +10,7 @@ from jwt.exceptions import PyJWTError
 
 from dpop_middleware.jose import base64url
 from dpop_middleware.jose.algorithms import ALGORITHMS, KTY, MLDSA_NAMES, MLDSAPrivateKey
+from dpop_middleware.jose.jwk import REQUIRED_MEMBERS
 
 __all__ = [
     "PrivateKey",
@@ -41,14 +42,6 @@ _USUAL_ALGORITHM: Mapping[tuple[str, str | None], str] = MappingProxyType(
         ("EC", "P-521"): "ES512",
         ("OKP", "Ed25519"): "EdDSA",
         ("RSA", None): "RS256",
-    }
-)
-_PUBLIC_MEMBERS = MappingProxyType(
-    {
-        "EC": ("kty", "crv", "x", "y"),
-        "RSA": ("kty", "n", "e"),
-        "OKP": ("kty", "crv", "x"),
-        "AKP": ("kty", "alg", "pub"),
     }
 )
 
@@ -110,7 +103,7 @@ def usual_algorithm(jwk: Mapping[str, Any]) -> str:
 
 def public_part(jwk: Mapping[str, Any]) -> dict[str, Any]:
     """Return the members of the public key alone."""
-    return {name: jwk[name] for name in _PUBLIC_MEMBERS[jwk["kty"]] if name in jwk}
+    return {name: jwk[name] for name in REQUIRED_MEMBERS[jwk["kty"]] if name in jwk}
 
 
 def is_pem(data: bytes) -> bool:

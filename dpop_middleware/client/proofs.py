@@ -3,31 +3,33 @@
 The one place where a request gets its proof and where a refusal is answered with a new proof: `DPoPAuth` and
 `DPoPTransport` send what `exchange` yields, each in its own way. What a server says about the next proof is
 remembered per origin. The requests are httpx2's or httpx's, which share interfaces but no classes.
+
+Of the body of a refusal only as much is read as an error has: a hostile server may never end it. What httpx2
+and httpx themselves read, of each response that isn't streamed, is not bounded here.
 """
 
 import re
-from collections import OrderedDict
-from collections.abc import Callable, Container, Generator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Container, Generator, Iterable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
-from importlib import import_module
-from threading import Lock
-from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 from dpop_middleware import _options
+from dpop_middleware._runtime import installed
 from dpop_middleware.client.key import DPoPKey
-from dpop_middleware.client.urls import NEW_FORM, percent_encoded, request_origin
+from dpop_middleware.client.urls import NEW_FORM, OriginMemory, request_origin, sent_url
 
 __all__ = [
-    "OriginMemory",
     "Proofs",
+    "aread_a_little",
+    "aread_or_drop",
     "can_repeat",
-    "installed",
     "is_refused_for",
-    "library_of",
+    "json_object",
     "one_nonce",
+    "read_a_little",
+    "read_or_drop",
 ]
 
-_Learned = TypeVar("_Learned")
 _ErrorCode: TypeAlias = Literal["use_dpop_nonce", "invalid_dpop_proof"]
 _Lesson: TypeAlias = Literal["nonce", "clock"]
 
@@ -43,65 +45,16 @@ _ERROR: Final[Mapping[_ErrorCode, re.Pattern[str]]] = {
 _MAX_OFFSET: Final = 300
 # `Date` has whole seconds, and a response takes a while.
 _LEAST_OFFSET: Final = 2
-
-
-def installed(*names: str) -> tuple[Any, ...]:
-    """Return the classes with these names from each library that is installed.
-
-    Raises ModuleNotFoundError where there is none.
-    """
-    return tuple(getattr(library, name) for library in _libraries() for name in names)
-
-
-def library_of(request: object) -> Any:
-    """Return the library to which `request` belongs."""
-    return next(library for library in _libraries() if isinstance(request, library.Request))
-
-
-def _libraries() -> list[Any]:
-    found: list[Any] = []
-    for name in ("httpx2", "httpx"):
-        try:
-            library = import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name != name:
-                raise
-        else:
-            # After `httpx2.alias_httpx()` both names are one library's.
-            if library not in found:
-                found.append(library)
-    if not found:
-        raise ModuleNotFoundError(
-            "the client's side needs httpx2 or httpx: "
-            "in a checkout of dpop_middleware, python -m pip install '.[client]'",
-            name="httpx2",
-        )
-    return found
-
+# Much more than any error has; the same limit as for a token endpoint's answer.
+_MOST: Final = 64 * 1024
 
 _BYTES: Final = installed("ByteStream")
+_EMPTY: Final = _BYTES[0](b"")
 
-
-class OriginMemory(Generic[_Learned]):
-    """What each origin said last, for the `limit` most recent origins; safe to share between threads."""
-
-    def __init__(self, limit: int = 100) -> None:
-        self._limit = limit
-        self._learned: OrderedDict[str, _Learned] = OrderedDict()
-        self._lock = Lock()
-
-    def get(self, origin: str) -> _Learned | None:
-        """Return what to use at `origin`, None where nothing is remembered."""
-        with self._lock:
-            return self._learned.get(origin)
-
-    def remember(self, origin: str, learned: _Learned) -> None:
-        """Use `learned` at `origin` from now on."""
-        with self._lock:
-            self._learned[origin] = learned
-            self._learned.move_to_end(origin)
-            if len(self._learned) > self._limit:
-                self._learned.popitem(last=False)
+if TYPE_CHECKING:
+    _Stream = object
+else:
+    _Stream = type("_Stream", installed("SyncByteStream", "AsyncByteStream"), {})
 
 
 def one_nonce(values: Iterable[str]) -> str | None:
@@ -200,7 +153,7 @@ class Proofs:
         return "clock"
 
     def _signed(self, request: Any, token: str | None) -> Any:
-        request.url = _percent_encoded(request.url)
+        request.url = sent_url(request.url)
         origin = request_origin(request)
         request.headers["DPoP"] = self._key.proof(
             request.method,
@@ -215,7 +168,7 @@ class Proofs:
 
     def _is_refused_for(self, error: _ErrorCode, response: Any) -> bool:
         challenges = response.headers.get_list("WWW-Authenticate") if response.status_code == 401 else ()
-        return is_refused_for(error, challenges, _json(response) if self.needs_body(response) else None)
+        return is_refused_for(error, challenges, json_object(response) if self.needs_body(response) else None)
 
 
 def _renew_form(request: Any) -> None:
@@ -233,22 +186,6 @@ def can_repeat(request: Any) -> bool:
     return isinstance(request.stream, _BYTES)
 
 
-def _percent_encoded(url: Any) -> Any:
-    path, mark, query = url.raw_path.partition(b"?")
-    encoded = percent_encoded(path.decode("latin-1")).encode("ascii")
-    return url if encoded == path else url.copy_with(raw_path=encoded + mark + query)
-
-
-def _json(response: Any) -> object:
-    if not response.is_stream_consumed:
-        # Too long for an error.
-        return None
-    try:
-        return response.json()
-    except (ValueError, RecursionError):  # not JSON, or nested too deep for Python
-        return None
-
-
 def _date(values: list[str]) -> float | None:
     if len(values) != 1:
         return None
@@ -256,3 +193,91 @@ def _date(values: list[str]) -> float | None:
         return parsedate_to_datetime(values[0]).timestamp()
     except (ValueError, OverflowError):
         return None
+
+
+class _Begun(_Stream):
+    """A response's body: the parts that `takes` was given, and then `rest`."""
+
+    def __init__(self, stream: Any, rest: Any) -> None:
+        self.rest = rest
+        self._stream = stream
+        self._parts: list[bytes] = []
+        self._left = _MOST
+
+    def takes(self, part: bytes) -> bool:
+        """Keep the part that was read next; return whether more may be read."""
+        self._parts.append(part)
+        self._left -= len(part) + 1
+        return self._left > 0
+
+    @property
+    def elapsed(self) -> Any:
+        """How long everything took; httpx2 asks the body for it."""
+        return getattr(self._stream, "elapsed", None)
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._parts
+        yield from self.rest
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for part in self._parts:
+            yield part
+        async for part in self.rest:
+            yield part
+
+    def close(self) -> None:
+        self._stream.close()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+def read_a_little(response: Any) -> bool:
+    """Read the body of a sync client's response, and return True; a long one remains to be streamed."""
+    if response.is_stream_consumed:
+        return True
+    rest = iter(response.stream)
+    begun = response.stream = _Begun(response.stream, rest)
+    for part in rest:
+        if not begun.takes(part):
+            return False
+    response.read()
+    return True
+
+
+async def aread_a_little(response: Any) -> bool:
+    """Read the body of an async client's response, as `read_a_little`."""
+    if response.is_stream_consumed:
+        return True
+    rest = aiter(response.stream)
+    begun = response.stream = _Begun(response.stream, rest)
+    async for part in rest:
+        if not begun.takes(part):
+            return False
+    await response.aread()
+    return True
+
+
+def read_or_drop(response: Any) -> None:
+    """Read the body of a sync client's response, or drop the connection where it is long."""
+    if not read_a_little(response):
+        response.stream = _Begun(response.stream, _EMPTY)
+        response.read()
+
+
+async def aread_or_drop(response: Any) -> None:
+    """Read the body of an async client's response, as `read_or_drop`."""
+    if not await aread_a_little(response):
+        response.stream = _Begun(response.stream, _EMPTY)
+        await response.aread()
+
+
+def json_object(response: Any) -> dict[str, Any]:
+    """Return the JSON object in a body that was read, an empty one where there is none."""
+    if not response.is_stream_consumed:  # too long for an error
+        return {}
+    try:
+        answer = response.json()
+    except (ValueError, RecursionError):  # not JSON, or nested too deep for Python
+        return {}
+    return answer if isinstance(answer, dict) else {}

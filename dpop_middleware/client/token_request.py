@@ -9,7 +9,6 @@ from dpop_middleware import _options
 from dpop_middleware._runtime import Deferred
 from dpop_middleware.client.auth import DPoPAuth
 from dpop_middleware.client.form_request import (
-    NO_PARAMETERS,
     ClientAuthentication,
     Parameters,
     TokenRequestError,
@@ -185,16 +184,11 @@ def _request(
     token_endpoint: str,
     grant: Grant,
     *,
-    key: DPoPKey | DPoPAuth,
-    client_id: str,
-    client_secret: str | None = None,
-    client_authentication: ClientAuthentication = "basic",
     scopes: Iterable[str] = (),
     resource: str | Iterable[str] | None = None,
-    parameters: Parameters = NO_PARAMETERS,
-    insecure_http_hosts: Collection[str] = (),
+    **others: Any,
 ) -> dict[str, Any]:
-    """Return the arguments of the client's `post`."""
+    """Return the arguments of the client's `post`; `others` are what `form_request` takes."""
     data = {
         "grant_type": checked_grant(grant).grant_type,
         **grant.parameters(),
@@ -202,18 +196,7 @@ def _request(
             scope=" ".join(_options.strings("scopes", scopes)), resource=checked_resources(resource)
         ),
     }
-    return form_request(
-        client,
-        token_endpoint,
-        data,
-        option="token_endpoint",
-        key=key,
-        client_id=client_id,
-        client_secret=client_secret,
-        client_authentication=client_authentication,
-        parameters=parameters,
-        insecure_http_hosts=insecure_http_hosts,
-    )
+    return form_request(client, token_endpoint, data, option="token_endpoint", **others)
 
 
 def _token_response(status: int, content: bytes) -> TokenResponse:

@@ -2,28 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import count
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Unpack
 
 from dpop_middleware import _options
-from dpop_middleware._runtime import Deferred, Moment, system_time
-from dpop_middleware.client.auth import DPoPAuth
+from dpop_middleware._runtime import Deferred, Moment, installed, system_time
 from dpop_middleware.client.form_request import (
-    NO_PARAMETERS,
-    Parameters,
-    check_authentication,
-    checked_key,
-    checked_parameters,
+    check_options,
     checked_request,
     checked_resources,
     keyword_arguments,
 )
-from dpop_middleware.client.key import DPoPKey
-from dpop_middleware.client.proofs import installed
 from dpop_middleware.client.token_request import (
     ClientCredentials,
     Grant,
@@ -118,7 +110,10 @@ class TokenSource:
         self._clock = _options.clock(clock)
         own = ("leeway", "on_response", "clock")
         self._options = keyword_arguments("TokenSource", options, TokenRequestOptions, *own)
-        _check(client, token_endpoint, grant, **self._options)
+        # What the first request would raise about its arguments is raised now.
+        checked_grant(grant)
+        check_options(**self._options)
+        checked_request(client, "token_endpoint", token_endpoint, options.get("insecure_http_hosts", ()))
         if "scopes" in options:
             self._options["scopes"] = _options.strings("scopes", options["scopes"])
         if "resource" in options:
@@ -142,8 +137,11 @@ class TokenSource:
                 return current
             if self._failure is not None and self._failures != failures:
                 raise self._failure
-            with self._noting_failure():
+            try:
                 return self._renewed()
+            except Exception as error:
+                self._failures, self._failure = self._failures + 1, error
+                raise
 
     async def token_async(self) -> str:
         """Do as `token` does, with an async client, under asyncio.
@@ -260,30 +258,3 @@ class TokenSource:
         if self._on_response is not None:
             self._on_response(response)
         return response.access_token
-
-    @contextmanager
-    def _noting_failure(self) -> Generator[None]:
-        try:
-            yield
-        except Exception as error:
-            self._failures, self._failure = self._failures + 1, error
-            raise
-
-
-def _check(
-    client: Any,
-    token_endpoint: str,
-    grant: Grant,
-    *,
-    key: DPoPKey | DPoPAuth,
-    parameters: Parameters = NO_PARAMETERS,
-    insecure_http_hosts: Collection[str] = (),
-    **options: Any,
-) -> None:
-    """Raise now what the first request would raise about its arguments."""
-    checked_grant(grant)
-    checked_key(key)
-    names = ("client_id", "client_secret", "client_authentication")
-    check_authentication(**{name: options[name] for name in names if name in options})
-    checked_parameters(parameters)
-    checked_request(client, "token_endpoint", token_endpoint, insecure_http_hosts=insecure_http_hosts)

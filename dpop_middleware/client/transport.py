@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any, Final
 from dpop_middleware import _options
 from dpop_middleware._request.secure_url import checked_hosts, checked_url
 from dpop_middleware._request.uri import normalize
-from dpop_middleware._runtime import system_time
-from dpop_middleware.client.bodies import aread_a_little, aread_or_drop, read_a_little, read_or_drop
+from dpop_middleware._runtime import installed, library_of, system_time
 from dpop_middleware.client.key import DPoPKey
-from dpop_middleware.client.proofs import Proofs, can_repeat, installed, library_of
-from dpop_middleware.client.token_request import TokenRequestError
-from dpop_middleware.client.urls import (
-    OwnOrigins,
-    named_origin,
-    named_urls,
-    origin_of,
-    request_origin,
-    target_of,
+from dpop_middleware.client.proofs import (
+    Proofs,
+    aread_a_little,
+    aread_or_drop,
+    can_repeat,
+    json_object,
+    read_a_little,
+    read_or_drop,
 )
+from dpop_middleware.client.token_request import TokenRequestError
+from dpop_middleware.client.urls import OwnOrigins, named_urls, origin_of, request_origin, target_of
 
 __all__ = ["DPoPTransport"]
 
@@ -218,12 +218,9 @@ class _TokenEndpoints:
     def __init__(
         self, named: str | Iterable[str] | None, insecure_http_hosts: Collection[str], *, translate: bool
     ) -> None:
-        urls = named_urls("token_endpoint", named)
         self._hosts = checked_hosts(insecure_http_hosts)
         self._translate = _options.flag("translate_token_type", translate)
-        for url in urls:
-            origin = named_origin("token_endpoint", url)
-            checked_url("token_endpoint", origin, insecure_http_hosts=self._hosts)
+        urls = named_urls("token_endpoint", named, self._hosts)
         self._named = frozenset(normalize(target_of(url)) for url in urls)
 
     def __contains__(self, request: Any) -> bool:
@@ -253,7 +250,7 @@ class _TokenEndpoints:
                 raise TokenRequestError("the token endpoint redirects to another origin", status=status)
             if self._named and target not in self._named:
                 raise TokenRequestError("the token endpoint redirects to another endpoint", status=status)
-        answer = _object(response) if response.is_success else {}
+        answer = json_object(response) if response.is_success else {}
         token_type = str(answer.get("token_type")).lower()
         if token_type == "bearer" and "access_token" in answer:
             raise TokenRequestError(
@@ -283,11 +280,3 @@ def _redirected_to(response: Any) -> str | None:
         return normalize(target_of(url)) if origin_of(url) == request_origin(response.request) else None
     except (ValueError, *installed("InvalidURL")):
         return None
-
-
-def _object(response: Any) -> dict[str, Any]:
-    try:
-        answer = response.json()
-    except (ValueError, RecursionError):  # not JSON, or nested too deep for Python
-        return {}
-    return answer if isinstance(answer, dict) else {}

@@ -1,10 +1,11 @@
-"""URLs on the client's side: the `htu` of a proof, the origin, and whether a token may be sent there."""
+"""URLs on the client's side: the `htu` of a proof, and origins: where a token may go, what each said last."""
 
 import re
+from collections import OrderedDict
 from collections.abc import Collection, Iterable
 from threading import Lock
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 from dpop_middleware import _options
 from dpop_middleware._request.secure_url import checked_hosts, checked_url, shown_url
@@ -13,14 +14,18 @@ from dpop_middleware.errors import ConfigurationError
 
 __all__ = [
     "NEW_FORM",
+    "OriginMemory",
     "OwnOrigins",
+    "check_secure",
     "named_origin",
     "named_urls",
     "origin_of",
-    "percent_encoded",
     "request_origin",
+    "sent_url",
     "target_of",
 ]
+
+_Learned = TypeVar("_Learned")
 
 NEW_FORM: Final = "dpop_middleware.new_form"
 """The extension of a request whose form is made anew for each attempt: a function that returns it."""
@@ -38,8 +43,15 @@ _NOT_IN_A_PATH: Final = re.compile(r"[^A-Za-z0-9\-._~!$&'()*+,;=:@/%]|%(?![0-9A-
 _OF_TESTS: Final = "testserver"
 
 
-def percent_encoded(path: str) -> str:
-    """Return `path`, one character per octet, with all percent-encoded that a path can't contain."""
+def sent_url(url: Any) -> Any:
+    """Return a URL of httpx2 or httpx with all percent-encoded in its path that a path can't contain."""
+    path, mark, query = url.raw_path.partition(b"?")
+    encoded = _percent_encoded(path.decode("latin-1")).encode("ascii")
+    return url if encoded == path else url.copy_with(raw_path=encoded + mark + query)
+
+
+def _percent_encoded(path: str) -> str:
+    # Each character is one octet.
     return _NOT_IN_A_PATH.sub(lambda found: f"%{ord(found[0]):02X}", path)
 
 
@@ -50,7 +62,7 @@ def target_of(url: str) -> str:
     ValueError for a URL that isn't absolute, http or https (ws, wss), and visible ASCII.
     """
     scheme, authority, path = _split(url)
-    return f"{scheme}://{authority}{percent_encoded(path)}"
+    return f"{scheme}://{authority}{_percent_encoded(path)}"
 
 
 def origin_of(url: str) -> str:
@@ -78,13 +90,22 @@ def _split(url: str) -> tuple[str, str, str]:
     return _HTTP_SCHEME[scheme.lower()], authority, path or "/"
 
 
-def named_urls(name: str, value: object) -> tuple[str, ...]:
-    """Return an option that is None, a URL or several, as a tuple; the URLs themselves aren't checked."""
-    if value is None or isinstance(value, str):
-        return () if value is None else (value,)
+def check_secure(option: str, url: str, insecure_http_hosts: Collection[str]) -> None:
+    """Raise ConfigurationError for a `url` by plain http, unless its host is loopback or named."""
+    checked_url(option, named_origin(option, url), insecure_http_hosts=insecure_http_hosts)
+
+
+def named_urls(option: str, value: object, insecure_http_hosts: Collection[str] = ()) -> tuple[str, ...]:
+    """Return an option that is None, a URL or several, as a tuple; each is checked by `check_secure`."""
+    if value is None:
+        return ()
     several = _options.listed(value)
-    if not several or not all(isinstance(url, str) and url for url in several):
-        raise _options.refused(name, "a URL, or several", value)
+    if isinstance(value, str):
+        several = (value,)
+    elif not several or not all(isinstance(url, str) and url for url in several):
+        raise _options.refused(option, "a URL, or several", value)
+    for url in several:
+        check_secure(option, url, insecure_http_hosts)
     return several
 
 
@@ -95,12 +116,9 @@ class OwnOrigins:
     """
 
     def __init__(self, named: str | Iterable[str] | None, insecure_http_hosts: Collection[str]) -> None:
-        urls = named_urls("origin", named)
         self._hosts = checked_hosts(insecure_http_hosts)
         self._lock = Lock()
-        self._origins = frozenset(named_origin("origin", url) for url in urls)
-        for origin in self._origins:
-            checked_url("origin", origin, insecure_http_hosts=self._hosts)
+        self._origins = frozenset(map(origin_of, named_urls("origin", named, self._hosts)))
 
     def claim(self, request: Any) -> bool:
         """Whether `request` goes to one of the origins; where none is named, the first request sets it."""
@@ -132,3 +150,25 @@ class OwnOrigins:
 def request_origin(request: Any) -> str:
     """Return the origin of a request of httpx2 or httpx; raises ValueError for a URL that isn't http."""
     return origin_of(str(request.url))
+
+
+class OriginMemory(Generic[_Learned]):
+    """What each origin said last, for the `limit` most recent origins; safe to share between threads."""
+
+    def __init__(self, limit: int = 100) -> None:
+        self._limit = limit
+        self._learned: OrderedDict[str, _Learned] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, origin: str) -> _Learned | None:
+        """Return what to use at `origin`, None where nothing is remembered."""
+        with self._lock:
+            return self._learned.get(origin)
+
+    def remember(self, origin: str, learned: _Learned) -> None:
+        """Use `learned` at `origin` from now on."""
+        with self._lock:
+            self._learned[origin] = learned
+            self._learned.move_to_end(origin)
+            if len(self._learned) > self._limit:
+                self._learned.popitem(last=False)

@@ -17,7 +17,7 @@ from dpop_middleware.checks import Check, Reason
 from dpop_middleware.jose import JOSEError, base64url
 from dpop_middleware.jose.algorithms import ED25519_NAMES, MLDSA, Algorithm, MLDSAPublicKey, PublicKey
 
-__all__ = ["PRIVATE_MEMBERS", "public_key", "thumbprint", "without_unset"]
+__all__ = ["PRIVATE_MEMBERS", "REQUIRED_MEMBERS", "public_key", "thumbprint", "without_unset"]
 
 PRIVATE_MEMBERS: Final = ("d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv")
 """The members with private or symmetric key material (RFC 7518 section 6, RFC 9964 section 3)."""
@@ -34,14 +34,15 @@ _ORDER_EIGHT: Final = int.from_bytes(
 )
 _SMALL_ORDER: Final = frozenset({0, 1, _ED25519_PRIME - 1, _ORDER_EIGHT, _ED25519_PRIME - _ORDER_EIGHT})
 
-# The required members in the order of RFC 7638 section 3.2, and the characters that their values consist of:
-# none of them needs escaping in JSON, or could end a string early.
-_REQUIRED: Final = {
+REQUIRED_MEMBERS: Final = {
     "AKP": ("alg", "kty", "pub"),
     "EC": ("crv", "kty", "x", "y"),
     "OKP": ("crv", "kty", "x"),
     "RSA": ("e", "kty", "n"),
 }
+"""The required members of a public key by its `kty`, in the order of RFC 7638 section 3.2."""
+
+# The characters that their values consist of: none needs escaping in JSON, or could end a string early.
 _is_plain: Final = re.compile(r"[A-Za-z0-9_-]+").fullmatch
 
 
@@ -175,7 +176,7 @@ def thumbprint(jwk: Mapping[str, Any]) -> str:
     base64url's alphabet, and for a `kty` without public members.
     """
     kty = jwk.get("kty")
-    names = _REQUIRED.get(kty) if isinstance(kty, str) else None
+    names = REQUIRED_MEMBERS.get(kty) if isinstance(kty, str) else None
     if names is None:
         raise _refused("the JWK has an unknown key type", "kty")
     members = []

@@ -1,8 +1,8 @@
-"""Origins and percent-encoding of URLs; test_key.py tests `htu` with whole proofs."""
+"""Origins, what each of them said last, and percent-encoding; test_key.py tests `htu` with whole proofs."""
 
 import pytest
 
-from dpop_middleware.client.urls import origin_of, target_of
+from dpop_middleware.client.urls import OriginMemory, origin_of, target_of
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,18 @@ def test_a_value_that_is_no_url_is_refused(url: str) -> None:
 )
 def test_characters_that_a_path_can_not_contain_are_signed_percent_encoded(path: str, signed: str) -> None:
     assert target_of(f"https://api.example.com{path}?q=|#f") == f"https://api.example.com{signed}"
+
+
+def test_each_origin_has_its_own_nonce_and_the_last_counts() -> None:
+    memory: OriginMemory[str] = OriginMemory()
+    memory.remember("https://a", "1")
+    memory.remember("https://b", "2")
+    memory.remember("https://a", "3")
+    assert [memory.get(origin) for origin in ("https://a", "https://b", "https://c")] == ["3", "2", None]
+
+
+def test_the_origin_with_the_oldest_nonce_is_forgotten() -> None:
+    memory: OriginMemory[str] = OriginMemory(limit=2)
+    for origin in ("a", "b", "a", "c"):
+        memory.remember(origin, f"nonce of {origin}")
+    assert [memory.get(origin) for origin in ("a", "b", "c")] == ["nonce of a", None, "nonce of c"]
