@@ -51,6 +51,8 @@ def alone(odd: Any) -> ResourceServer:
         ("key_ages", asked_later, "a synchronous method"),
         ("issuers", "https://as.example", STRINGS),
         ("issuers", ["https://as.example", None], STRINGS),
+        ("issuers", iter(["https://as.example"]), STRINGS),
+        ("audiences", map(str, ["https://api.example"]), STRINGS),
     ],
 )
 @pytest.mark.parametrize(
@@ -95,6 +97,13 @@ async def test_the_health_of_several_verifiers_is_by_the_issuers_that_they_named
     several = MultiIssuerVerifier([changing])
     changing.issuers = ()
     assert [issuer for issuer, _ in (await several.health()).issuers] == [*Tokens.issuers]
+
+
+def test_a_verifier_that_has_none_instead_of_key_ages_knows_none() -> None:
+    without: Any = Tokens()
+    without.key_ages = None
+    assert alone(without).issuers == Tokens.issuers
+    assert JWTOrOpaqueVerifier(jwt=without, opaque=OfAnother()).key_ages() == ()
 
 
 def test_several_verifiers_need_the_issuers_of_each() -> None:
