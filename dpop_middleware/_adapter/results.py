@@ -28,11 +28,18 @@ _Original = TypeVar("_Original")
 
 # Inside a middleware `receive` and `send` are functions of the same module.
 _CALL_NEXT = BaseHTTPMiddleware.__module__, "call_next"
-_ROUTERS = frozenset({"starlette.routing", "starlette.endpoints", "fastapi.routing"})
-# The functions of these modules that wait for an endpoint and send its result, or return it to one that does.
+# The functions that wait for an endpoint and send its result, or return it to one that does.
 _SENDERS = frozenset(
-    {"request_response", "websocket_session", "HTTPEndpoint", "run_endpoint_function", "get_websocket_app"}
+    {
+        ("starlette.routing", "request_response.<locals>.app.<locals>.app"),
+        ("starlette.routing", "websocket_session.<locals>.app.<locals>.app"),
+        ("starlette.endpoints", "HTTPEndpoint.dispatch"),
+        ("fastapi.routing", "run_endpoint_function"),
+        ("fastapi.routing", "get_websocket_app.<locals>.app"),
+    }
 )
+# Where those are, and what else calls functions of an application, or waits for what does.
+_ROUTERS = frozenset({module for module, _ in _SENDERS} | {"fastapi.dependencies.utils"})
 
 
 def makes_the_response(function: Callable[..., Any], args: tuple[Any, ...], scope: Scope) -> bool:
@@ -65,8 +72,9 @@ def _is_called_by_a_router() -> bool:
     """Whether the innermost function of a router among those that wait is one that sends a result."""
     frame = inspect.currentframe()
     while frame is not None:
-        if frame.f_globals.get("__name__") in _ROUTERS:
-            return frame.f_code.co_qualname.partition(".")[0] in _SENDERS
+        module = frame.f_globals.get("__name__")
+        if module in _ROUTERS:
+            return (module, frame.f_code.co_qualname) in _SENDERS
         frame = frame.f_back
     return False
 

@@ -10,9 +10,9 @@ from dpop_middleware._options import listed, refused
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware._request.secure_url import checked_url
 from dpop_middleware._request.uri import (
+    KEPT,
     MAX_PATH,
     NOT_IN_A_PATH,
-    REWRITTEN,
     BaseURL,
     URIError,
     authority,
@@ -219,7 +219,7 @@ def check_request_path(raw_path: str) -> None:
         raise URIError("the request's path is too long")
     if raw_path[:1] != "/":
         raise URIError("the request's path doesn't start with a slash, or needs too much percent-encoding")
-    if "/." not in raw_path and not REWRITTEN.search(raw_path):
+    if "/." not in raw_path and not raw_path.encode("latin-1", "replace").translate(None, KEPT):
         return
     octets = octets_of(raw_path.partition("?")[0])
     if b"%00" in octets or b"\0" in octets:

@@ -3,7 +3,7 @@
 Whatever has a verifier calls `check_members` at the start, and these functions later.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 
 from dpop_middleware._options import flag, is_asynchronous, listed, refused, seconds
@@ -73,7 +73,8 @@ def audiences_of(verifier: object) -> frozenset[str]:
 
 def _texts(verifier: object, member: str) -> tuple[str, ...]:
     value = getattr(verifier, member, ())
-    texts = listed(value)
+    # An iterator would have nothing left the next time.
+    texts = None if isinstance(value, Iterator) else listed(value)
     if texts is None or not all(isinstance(one, str) and one for one in texts):
         raise refused(f"the verifier's {member}", "a sequence of non-empty strings", value)
     return texts
@@ -86,7 +87,9 @@ def key_ages_of_all(verifiers: Iterable[object]) -> tuple[tuple[str, float], ...
 
 
 def _report_of_key_ages(verifier: object) -> Callable[[], Iterable[tuple[str, float]]]:
-    report: Any = getattr(verifier, "key_ages", tuple)
+    report: Any = getattr(verifier, "key_ages", None)
+    if report is None:
+        return tuple
     if not callable(report) or is_asynchronous(report):
         raise refused("the verifier's key_ages", "a synchronous method", report)
     return cast("Callable[[], Iterable[tuple[str, float]]]", report)

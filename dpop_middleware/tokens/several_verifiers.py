@@ -175,10 +175,13 @@ class MultiIssuerVerifier(_Several):
         resolver_timeout: float = 1,
     ) -> None:
         self._by_issuer: dict[str, AccessTokenVerifier] = {}
+        self._first_issuers: list[str] = []
         given = tuple(map(_among_several, _checked(verifiers)))
         for verifier in given:
             check_members(verifier)
-            for issuer in options.names("the verifier's issuers", verifier.issuers):
+            issuers = options.names("the verifier's issuers", issuers_of(verifier))
+            self._first_issuers.append(issuers[0])
+            for issuer in issuers:
                 if issuer in self._by_issuer:
                     raise ConfigurationError(f"verifiers takes one for each issuer, not two for {issuer!r}")
                 self._by_issuer[issuer] = verifier
@@ -241,7 +244,7 @@ class MultiIssuerVerifier(_Several):
     async def health(self) -> IssuersHealth:
         """Return the state of the given verifiers, within 1.5 seconds."""
         parts = await health_of_each(self._verifiers)
-        issuers = tuple((one.issuers[0], part) for one, part in zip(self._verifiers, parts, strict=True))
+        issuers = tuple(zip(self._first_issuers, parts, strict=True))
         failing = [issuer for issuer, part in issuers if not part.ok]
         return IssuersHealth(
             ok=len(failing) < len(issuers) or not issuers,

@@ -5,10 +5,12 @@ import json
 import traceback
 from collections.abc import Callable
 from types import FunctionType, MethodType
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import BackgroundTasks, Depends, FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette import routing
 from starlette.applications import Starlette
 from starlette.authentication import AuthCredentials, AuthenticationBackend, SimpleUser
@@ -614,6 +616,87 @@ async def test_a_function_that_serves_a_websocket_refuses_it_with_the_usual_body
     app = Starlette(routes=[WebSocketRoute("/ws", serve)]) if kind == "starlette" else of_fastapi
     _, body = await answers_to_handshake(app, {"websocket.http.response": {}})
     assert json.loads(body["body"]) == {"error_description": "an access token is required"}
+
+
+def calling_otherwise(kind: str, protect: Callable[[Any], Any]) -> FastAPI:
+    """Return an application in which another one than the router calls the function of a route."""
+    app = FastAPI()
+
+    @protect
+    async def caller(request: Request, page: int = 0) -> Any:
+        return request.user.identity
+
+    async def told(request: Request) -> Response:
+        return PlainTextResponse(f"files of {await caller(request)}")
+
+    class Asking(APIRoute):
+        def get_route_handler(self) -> Any:
+            return told
+
+    async def handler(request: Request, _error: Exception) -> Response:
+        return await told(request)
+
+    if kind == "route class":
+        app.router.route_class = Asking
+    else:
+        app.add_exception_handler(RequestValidationError, handler)
+    app.get("/files")(caller)
+    return app
+
+
+@pytest.mark.parametrize("kind", ["route class", "exception handler"])
+def test_nothing_of_fastapi_that_calls_the_function_of_its_route_takes_a_refusal_for_a_value(
+    world: World, kind: str
+) -> None:
+    app = calling_otherwise(kind, requires_dpop(world.server()))
+    client = TestClient(app, base_url=ORIGIN, raise_server_exceptions=False)
+    refused = client.get("/files?page=none")
+    assert (refused.status_code, refused.headers.get("www-authenticate", "")[:4]) == (401, "DPoP")
+    assert client.get("/files?page=none", headers=world.headers("/files")).text == "files of user123"
+
+
+def test_no_background_task_of_a_dependency_takes_the_refusal_of_the_function_of_its_route_for_a_value(
+    world: World,
+) -> None:
+    """FastAPI runs these tasks after a refusal as well."""
+    callers: list[Any] = []
+    app = FastAPI()
+
+    @requires_dpop(world.server())
+    async def caller(request: Request) -> Any:
+        return request.user.identity
+
+    async def note(request: Request) -> None:
+        callers.append(await caller(request))
+
+    async def audited(request: Request, tasks: BackgroundTasks) -> None:
+        tasks.add_task(note, request)
+
+    app.get("/files", dependencies=[Depends(audited)])(caller)
+    client = TestClient(app, base_url=ORIGIN, raise_server_exceptions=False)
+    assert client.get("/files").status_code == 401
+    assert client.get("/files", headers=world.headers("/files")).status_code == 200
+    assert callers == ["user123"]
+
+
+@pytest.mark.parametrize("extensions", [{}, {"websocket.http.response": {}}])
+async def test_no_dependency_goes_on_with_a_websocket_that_the_function_of_its_route_refused(
+    world: World, extensions: dict[str, Any]
+) -> None:
+    then: list[str] = []
+    app = FastAPI()
+
+    @requires_dpop(world.server())
+    async def check(websocket: WebSocket) -> None:
+        raise AssertionError
+
+    async def counted(_checked: Annotated[None, Depends(check)]) -> None:
+        then.append("counted as served")
+
+    app.add_api_websocket_route("/ws", check, dependencies=[Depends(counted)])
+    first, *_ = await answers_to_handshake(app, extensions)
+    assert (first.get("status"), first.get("code")) == ((401, None) if extensions else (None, 1008))
+    assert then == []
 
 
 def test_a_function_around_the_one_of_a_route_that_changes_nothing_leaves_the_refusal_a_result(

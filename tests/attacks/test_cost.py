@@ -80,6 +80,11 @@ def test_the_attacker_wants_an_htu_that_is_rewritten_for_long(path: str) -> None
         normalize(f"https://api.example.com/{path}")
 
 
+def test_the_attacker_wants_a_long_htu_split_for_dots_that_are_no_dot_segment() -> None:
+    plain = "https://api.example.com/"
+    assert calls(normalize, plain + ".a/" * 2000) <= calls(normalize, plain) + 1
+
+
 class Watched(str):
     """Text that counts the characters whose case was changed."""
 

@@ -51,6 +51,8 @@ def alone(odd: Any) -> ResourceServer:
         ("key_ages", asked_later, "a synchronous method"),
         ("issuers", "https://as.example", STRINGS),
         ("issuers", ["https://as.example", None], STRINGS),
+        ("issuers", iter(["https://as.example"]), STRINGS),
+        ("audiences", map(str, ["https://api.example"]), STRINGS),
     ],
 )
 @pytest.mark.parametrize(
@@ -78,3 +80,36 @@ def test_what_a_list_names_is_told_as_a_tuple() -> None:
     several: Any = Tokens()
     several.issuers = [*Tokens.issuers]
     assert alone(several).issuers == Tokens.issuers
+
+
+@pytest.mark.parametrize("several", [frozenset(Tokens.issuers), dict.fromkeys(Tokens.issuers).keys()])
+async def test_issuers_that_have_no_order_are_enough_for_the_health_of_several_verifiers(
+    several: Any,
+) -> None:
+    unordered: Any = Tokens()
+    unordered.issuers = several
+    state = await MultiIssuerVerifier([OfAnother(), unordered]).health()
+    assert [issuer for issuer, _ in state.issuers] == [*OfAnother.issuers, *Tokens.issuers]
+
+
+async def test_the_health_of_several_verifiers_is_by_the_issuers_that_they_named_at_the_start() -> None:
+    changing: Any = Tokens()
+    several = MultiIssuerVerifier([changing])
+    changing.issuers = ()
+    assert [issuer for issuer, _ in (await several.health()).issuers] == [*Tokens.issuers]
+
+
+def test_a_verifier_that_has_none_instead_of_key_ages_knows_none() -> None:
+    without: Any = Tokens()
+    without.key_ages = None
+    assert alone(without).issuers == Tokens.issuers
+    assert JWTOrOpaqueVerifier(jwt=without, opaque=OfAnother()).key_ages() == ()
+
+
+def test_several_verifiers_need_the_issuers_of_each() -> None:
+    class Nameless:
+        verify = Tokens.verify
+
+    nameless: Any = Nameless()
+    with pytest.raises(ConfigurationError, match="the verifier's issuers takes"):
+        MultiIssuerVerifier([nameless])
