@@ -6,9 +6,10 @@ Starts its own Valkey. Prints client CPU, server CPU and latency at 1, 16, 64 an
 each entry, and with `--cluster` the same on three masters; exits with 1 when a bar is missed. Ratios hold
 within one run, and are medians over rounds that are measured in turns; absolute times drift.
 
-The bar for latency at 1 in flight counts on one core that client and servers share. On several, the cores
-that the machine chooses decide it: a client that sleeps when the reply comes must be woken, at a cost of up
-to a third of the whole on a virtual machine, while one that still computes need not.
+Latency at 1 in flight is measured twice. On several cores, those that the machine chooses decide it: a
+client that sleeps when the reply comes must be woken, at a cost of up to a third of the whole on a virtual
+machine, while one that still computes need not. On one core, which client and servers share, the code alone
+decides it.
 """
 
 import argparse
@@ -34,6 +35,7 @@ BARS = {
     "client CPU at 64": 0.20,
     "server CPU at 64": 0.30,
     "client CPU at 1": 0.90,
+    "latency at 1": 1.0,
     "latency at 1, one core": 1.0,
     "bytes for each entry": 120.0,
     "cluster, client CPU at 64": 0.25,
@@ -149,6 +151,7 @@ async def compare(
             ratios["server CPU at 64"] = ratio(ours.server_cpu, plain.server_cpu)
         if in_flight == 1:
             ratios["client CPU at 1"] = ratio(ours.client_cpu, plain.client_cpu)
+            ratios["latency at 1"] = ratio(ours.p50, plain.p50)
     with on_one_core([await process_id(server) for server in servers]):
         plain, ours = await take_turns((plain_set, add), 1, servers, n)
     show("set(nx, px), 1 on one core", plain, plain)
