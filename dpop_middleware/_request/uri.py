@@ -229,9 +229,8 @@ def normalize(uri: str) -> str:
     control characters and lone surrogates. Also for a path in which over 256 characters are or must be
     percent-encoded, or that has dot segments and over 256 segments: so no path costs much more than another.
     """
-    origin = _NORMAL_ORIGIN.match(uri)
-    if origin is not None and not has_dot_segment(uri):
-        rewritten = uri[origin.end() :].encode("latin-1", "replace").translate(None, KEPT)
+    if _NORMAL_ORIGIN.match(uri) and not has_dot_segment(uri):
+        rewritten = uri.encode("latin-1", "replace").translate(None, KEPT)
         if not rewritten:
             return uri
     scheme, host_and_port, path = _split(_QUERY.sub("", uri, count=1))
