@@ -241,14 +241,13 @@ def check_request_path(raw_path: str) -> None:
 def request_path(raw_path: str) -> str:
     """Return a request's own path in normal form, without query (RFC 3986 section 6.2.2).
 
-    `raw_path` is the path of the request line, one character for each octet. A path is treated as in
-    `normalize`, with two differences: characters that a path can't have are all percent-encoded, octet by
-    octet, and dot segments raise, percent-encoded or not. A `#` is such a character, not the start of a
-    fragment: a request has none, and servers route by the text after it.
+    `raw_path` is the path of the request line, one character for each octet, and passed `check_request_path`.
+    A path is treated as in `normalize`, with two differences: characters that a path can't have are all
+    percent-encoded, octet by octet, and there is no dot segment to remove. A `#` is such a character, not the
+    start of a fragment: a request has none, and servers route by the text after it.
 
-    Raises URIError as `check_request_path` does, and for more than 256 characters to percent-encode.
+    Raises URIError for more than 256 characters to percent-encode.
     """
-    check_request_path(raw_path)
     return encoded(raw_path.partition("?")[0])
 
 
@@ -290,8 +289,8 @@ def target_uri(base: BaseURL, raw_path: str, root_path: str) -> str:
     """Return the target URI of a request, in normal form and without query (RFC 9449 section 4.3).
 
     Scheme and authority are `base`'s. Where `base` has a path, a proxy stripped that prefix: `root_path` is
-    removed from the raw path (`strip_root_path`), then the prefix put before it. Raises URIError as
-    `request_path` does.
+    removed from the raw path (`strip_root_path`), then the prefix put before it. The raw path is treated as by
+    `request_path`, which also says what raises URIError.
     """
     path = request_path(raw_path)
     if not base.path:
