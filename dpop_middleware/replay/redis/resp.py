@@ -28,9 +28,7 @@ __all__ = [
     "Usual",
     "command",
     "compare_and_set",
-    "lifetime",
     "probe_name",
-    "set_again",
     "set_once",
     "track",
 ]
@@ -54,8 +52,16 @@ def command(*parts: bytes) -> bytes:
     return b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)
 
 
-def set_once(name: bytes, token: bytes, milliseconds: bytes) -> bytes:
-    """`SET name token NX PX milliseconds`: the reply is OK the first time, else nil."""
+def set_once(name: bytes, token: bytes, seconds: float, *, with_get: bool) -> bytes:
+    """`SET name token NX PX …`: the reply is OK the first time, else nil.
+
+    `with_get` adds `GET`: the reply is nil the first time, else what is stored. The name is kept for `seconds`
+    at least, by the server's clock too, which may be faster than ours, and never for less than one second:
+    `PX 0` is an error.
+    """
+    milliseconds = b"%d" % max(SHORTEST_LIFETIME_MS, math.ceil((seconds * FASTEST + LARGEST_STEP) * 1000))
+    if with_get:
+        return command(b"SET", name, token, b"NX", b"GET", b"PX", milliseconds)
     # One template instead of `command`: this runs for every request.
     return b"*6\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$2\r\nNX\r\n$2\r\nPX\r\n$%d\r\n%b\r\n" % (
         len(name),
@@ -65,11 +71,6 @@ def set_once(name: bytes, token: bytes, milliseconds: bytes) -> bytes:
         len(milliseconds),
         milliseconds,
     )
-
-
-def set_again(name: bytes, token: bytes, milliseconds: bytes) -> bytes:
-    """`SET name token NX GET PX milliseconds`: the reply is nil the first time, else what is stored."""
-    return command(b"SET", name, token, b"NX", b"GET", b"PX", milliseconds)
 
 
 def compare_and_set(name: bytes, found: bytes, value: bytes, *, with_ifeq: bool) -> bytes:
@@ -91,15 +92,6 @@ def track(name: bytes) -> list[bytes]:
 def probe_name(prefix: bytes, number: bytes, tag: bytes) -> bytes:
     """The name of a key that a health check writes, never that of an entry; `tag` pins it to a slot."""
     return b"%b::health:%b%b" % (prefix, number, tag)
-
-
-def lifetime(now: float, expires_at: float) -> bytes:
-    """Milliseconds to keep an entry, rounded up and at least a second: `PX 0` is an error on the server.
-
-    That is by the server's clock, which may be faster than ours.
-    """
-    seconds = (expires_at - now) * FASTEST + LARGEST_STEP
-    return b"%d" % max(SHORTEST_LIFETIME_MS, math.ceil(seconds * 1000))
 
 
 class Buckets:

@@ -106,7 +106,7 @@ class Writer:
                 self._flying = []
             else:
                 return
-        if self.closed or (self._batch is None and self.state == "pausing"):
+        if self.closed or (self._batch is None and self._breaker.is_open and not self._reopening):
             self._refuse((write,))
         elif len(self._queue) >= self._settings.max_waiting:
             write.resolve(unavailable(CROWDED))

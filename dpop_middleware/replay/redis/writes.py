@@ -21,8 +21,6 @@ from dpop_middleware.replay.redis.resp import (
     Buckets,
     ServerError,
     Usual,
-    lifetime,
-    set_again,
     set_once,
 )
 from dpop_middleware.replay.redis.vitals import ServerUnfit
@@ -143,8 +141,8 @@ class PendingWrite:
         """
         self.owner = self.owner or owner
         self.is_repeat = with_get and self.unknown
-        milliseconds = lifetime(self.entry.now, self.expires_at)
-        return (set_again if self.is_repeat else set_once)(self.name, self.owner, milliseconds)
+        seconds = self.expires_at - self.entry.now
+        return set_once(self.name, self.owner, seconds, with_get=self.is_repeat)
 
     def judge(self, reply: object) -> Outcome:
         """Whether the entry was stored by this call, as `reply`, which is no error, says.

@@ -19,7 +19,7 @@ import pytest
 
 from dpop_middleware.replay.redis.anchors import Anchor, Sights
 from dpop_middleware.replay.redis.fence import Fence
-from dpop_middleware.replay.redis.resp import LARGEST_STEP, Buckets, lifetime
+from dpop_middleware.replay.redis.resp import LARGEST_STEP, Buckets, set_once
 from dpop_middleware.replay.redis.vitals import ServerChanged, ServerInfo
 from tests.support.model import LIFETIME, MARGIN, NOW, SKEW, Proof, Proofs, told_time
 
@@ -239,8 +239,9 @@ class Worker:
         value = fence.standing.agreed[bucket] if fence.standing.stands(bucket) else None
         there = model.get(node, bucket, proof.name)
         if there is None:
-            kept = lifetime(now, proof.iat + LIFETIME + SKEW + MARGIN)
-            model.put(node, bucket, proof.name, owner, int(kept) / 1000)
+            seconds = proof.iat + LIFETIME + SKEW + MARGIN - now
+            *_, milliseconds, _ = set_once(proof.name, owner, seconds, with_get=False).split(b"\r\n")
+            model.put(node, bucket, proof.name, owner, int(milliseconds) / 1000)
         fence.vitals.timed(model.clock(node), sent=model.time, at=model.time)
         fence.heed(at=model.time, now=now)
         if value is None:

@@ -16,8 +16,6 @@ from dpop_middleware.replay.redis.resp import (
     ServerError,
     command,
     compare_and_set,
-    lifetime,
-    set_again,
     set_once,
 )
 from tests.support.valkey import Server
@@ -259,8 +257,9 @@ def test_a_command_is_an_array_of_bulk_strings() -> None:
 
 
 def test_set_once_is_the_command_of_its_docstring() -> None:
-    assert set_once(b"n", b"t" * 16, b"80000") == command(b"SET", b"n", b"t" * 16, b"NX", b"PX", b"80000")
-    assert set_again(b"n", b"t", b"1000") == command(b"SET", b"n", b"t", b"NX", b"GET", b"PX", b"1000")
+    for with_get, get in ((False, ()), (True, (b"GET",))):
+        words = (b"SET", b"n", b"t" * 16, b"NX", *get, b"PX", b"121000")
+        assert set_once(b"n", b"t" * 16, 110.0, with_get=with_get) == command(*words)
 
 
 @pytest.mark.parametrize("with_ifeq", [True, False])
@@ -278,20 +277,19 @@ def test_an_anchor_is_replaced_by_the_server_itself(shared_server: Server, with_
 
 
 @pytest.mark.parametrize(
-    ("now", "expires_at", "milliseconds"),
+    ("seconds", "milliseconds"),
     [
-        (100.0, 210.0, b"121000"),
-        (100.0, 210.0001, b"121001"),
-        (100.0, 100.0, b"1000"),
-        (100.0, 5.0, b"1000"),
-        (1e9, 1e9 + 0.5, b"1546"),
+        (110.0, b"121000"),
+        (110.0001, b"121001"),
+        (0.0, b"1000"),
+        (-95.0, b"1000"),
+        (0.5, b"1546"),
     ],
 )
-def test_a_lifetime_is_rounded_up_and_never_below_a_second(
-    now: float, expires_at: float, milliseconds: bytes
-) -> None:
+def test_a_lifetime_is_rounded_up_and_never_below_a_second(seconds: float, milliseconds: bytes) -> None:
     """By a clock that runs faster by a twelfth, and then steps by a second, it has not ended early."""
-    assert lifetime(now, expires_at) == milliseconds
+    for with_get in (False, True):
+        assert set_once(b"n", b"t", seconds, with_get=with_get).split(b"\r\n")[-2] == milliseconds
 
 
 ONE, MANY = Buckets(b"dpop", spread=False), Buckets(b"dpop", spread=True)
