@@ -32,7 +32,7 @@ from dpop_middleware.replay.redis.writes import (
 )
 from dpop_middleware.replay.store import ReplayEntry, StoreExchange
 
-__all__ = ["REDIRECTIONS", "Again", "Batch", "NewEntries", "take"]
+__all__ = ["REDIRECTIONS", "Again", "Batch", "NewEntries", "own_retentions", "take"]
 
 # Servers check ten times a second for an expired WAIT; its reply must come before the batch's own deadline.
 WAIT_GRANULARITY = 0.105
@@ -40,6 +40,13 @@ SHORTEST_WAIT = 0.001
 MOST_IN_BATCH: Final = 512
 
 Again = list[tuple[PendingWrite, ServerError]]
+
+
+def own_retentions(writes: Sequence[PendingWrite]) -> set[Own]:
+    """What other workers must know of `writes`: nothing of those whose retention is unknown."""
+    return {
+        (write.entry.namespace, write.kept, write.entry.ahead) for write in writes if write.entry.retention
+    }
 
 
 def take(queue: deque[PendingWrite], now: float) -> tuple[list[PendingWrite], list[PendingWrite]]:
@@ -82,9 +89,7 @@ class Batch:
         with_get: bool,
     ) -> None:
         self._writes, self._settings = writes, settings
-        self._fence, self._retentions = fence, retentions
-        self._with_get = with_get
-        self._own: set[Own] = set()
+        self._fence, self._retentions, self._with_get = fence, retentions, with_get
         self._asking: list[int] = []
 
     def compose(self, *, now: float, at: float, timeout: float) -> tuple[bytes, int]:
@@ -106,9 +111,7 @@ class Batch:
             if write.asking:
                 self._asking.append(index)
                 stores[index] = ASKING + stores[index]
-            if write.entry.retention:
-                self._own.add((write.entry.namespace, write.kept, write.entry.ahead))
-        self._publishing = self._retentions.exchange(self._own, at=at, now=now)
+        self._publishing = self._retentions.exchange(own_retentions(self._writes), at=at, now=now)
         anchors, self.usual = self._reading.commands()
         self._time = self._fence.vitals.time()
         self._after_time = len(anchors)
@@ -120,8 +123,7 @@ class Batch:
     def receive(self, replies: list[object], *, now: float, at: float) -> None:
         """Take the replies to this batch, and answer the requests whose outcome is known.
 
-        `now` is by the entries' clock, `at` by `moments`. Raises an error reply that puts the
-        connection in doubt.
+        `now` is by the entries' clock, `at` by `moments`. Raises an error that puts the connection in doubt.
         """
         if self._publishing:
             self._read_retentions(replies.pop(0), replies.pop(0), now)
@@ -211,11 +213,10 @@ class Batch:
             if outcome is True:
                 if reading.is_odd and self._waits(write, again):
                     continue
-                outcome = (
-                    new.outcome(write.entry, reading.since(write))
-                    if replicated
-                    else unavailable(UNREPLICATED)
-                )
+                if replicated:
+                    outcome = new.outcome(write.entry, reading.since(write))
+                else:
+                    outcome = unavailable(UNREPLICATED)
             write.resolve(outcome)
         return again
 

@@ -55,7 +55,7 @@ def command(*parts: bytes) -> bytes:
 def set_once(name: bytes, token: bytes, seconds: float, *, with_get: bool) -> bytes:
     """`SET name token NX PX …`: the reply is OK the first time, else nil.
 
-    `with_get` adds `GET`: the reply is nil the first time, else what is stored. The name is kept for `seconds`
+    `with_get` adds `GET`: the reply is nil the first time, else what is stored. It is kept for `seconds`
     at least, by the server's clock too, which may be faster than ours, and never for less than one second:
     `PX 0` is an error.
     """

@@ -5,18 +5,19 @@ steps that `Batch` takes, with the same bytes and outcomes. Where anything else 
 one, `Batch` does it.
 """
 
+from operator import attrgetter
 from typing import Final
 
-from dpop_middleware.replay.redis.batch import Batch, NewEntries
+from dpop_middleware.replay.redis.batch import Batch, NewEntries, own_retentions
 from dpop_middleware.replay.redis.health import warn_of_findings
 from dpop_middleware.replay.redis.resp import TIME
-from dpop_middleware.replay.redis.retention import Own
 from dpop_middleware.replay.redis.writes import commands
 
 __all__ = ["UsualBatch"]
 
 # Without a cluster there is one bucket.
 _ONLY: Final = 0
+_UNKNOWN: Final = attrgetter("unknown")
 
 
 class UsualBatch(Batch):
@@ -45,12 +46,6 @@ class UsualBatch(Batch):
 
     def _looks_usual(self, at: float) -> bool:
         """Whether these are first tries, and nothing else is due before or after them."""
-        own: set[Own] = set()
-        for write in self._writes:
-            if write.unknown:
-                return False
-            if write.entry.retention:
-                own.add((write.entry.namespace, write.kept, write.entry.ahead))
         fence, vitals, standing = self._fence, self._fence.vitals, self._fence.standing
         known = None if fence.sights.buckets.spread else standing.agreed.get(_ONLY)
         if (
@@ -62,10 +57,11 @@ class UsualBatch(Batch):
             or vitals.info is None
             or not vitals.may_ask_time
             or self._settings.wait_replicas
-            or not self._retentions.are_told(own, at)
+            or any(map(_UNKNOWN, self._writes))
+            or not self._retentions.are_told(own_retentions(self._writes), at)
         ):
             return False
-        self.usual, self._own = (b"$%d\r\n%b\r\n" % (len(known), known), (known,)), own
+        self.usual = b"$%d\r\n%b\r\n" % (len(known), known), (known,)
         return True
 
     def _take_usual(self, replies: list[object], *, now: float, at: float) -> bool:
