@@ -289,8 +289,8 @@ def target_uri(base: BaseURL, raw_path: str, root_path: str) -> str:
     """Return the target URI of a request, in normal form and without query (RFC 9449 section 4.3).
 
     Scheme and authority are `base`'s. Where `base` has a path, a proxy stripped that prefix: `root_path` is
-    removed from the raw path (`strip_root_path`), then the prefix put before it. The raw path is treated as by
-    `request_path`, which also says what raises URIError.
+    removed from the raw path (`strip_root_path`), then the prefix put before it. `request_path` says which
+    raw paths it may be, and which raise URIError.
     """
     path = request_path(raw_path)
     if not base.path:
