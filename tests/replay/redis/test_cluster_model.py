@@ -5,7 +5,8 @@ or without, and replies are lost. Servers report changes of the anchors to some 
 while it is under way; these workers rely on that for ever, a store for a second. Faults that the fence can't
 see don't happen: data that are lost and presented again within a second of the last look on a connection that
 survives, a newcomer, a master that restarts with a part of what came to it before any worker had looked
-there.
+there, slots that come back from a master that was replaced, and that no worker looked at since, to one whose
+clock is ahead.
 """
 
 import math
@@ -426,7 +427,8 @@ class Run:
         known = gained if is_known else max(gained, other.former_offset - node.offset)
         if known > LARGEST_STEP:
             self.nobody_knows(other, buckets)
-        if self.apart and self.clocks.random() < 0.5:
+        is_unseen = gained > LARGEST_STEP and len(self.unsure[node.name]) == len(self.workers)
+        if self.apart and self.clocks.random() < 0.5 and not is_unseen:
             # The server itself moved the slots: entries expire when they would have, by any clock. Otherwise
             # those that live on keep the lifetime that they had left.
             gained = 0.0
