@@ -168,7 +168,7 @@ class RedisReplayStore:
         Other event loops keep theirs, and a later `add` opens new ones.
         """
         loop = asyncio.get_running_loop()
-        looks = [look for look in self._looks if look.get_loop() is loop]
+        looks = [look for look in self._looks.copy() if look.get_loop() is loop]
         for look in looks:
             look.cancel()
         await asyncio.gather(*looks, return_exceptions=True)
@@ -184,13 +184,15 @@ class RedisReplayStore:
 
     def _new_session(self, loop: asyncio.AbstractEventLoop) -> Session:
         pid = os.getpid()
-        for old, session in list(self._sessions.items()):
+        for old, session in self._sessions.copy().items():
+            if session.pid == pid and not old.is_closed():
+                continue
+            # Another thread may have done so.
+            self._sessions.pop(old, None)
             if session.pid != pid:
                 # Sockets that a fork copied belong to the parent. They are kept here so that nothing closes
                 # them.
-                self._inherited.append(self._sessions.pop(old))
-            elif old.is_closed():
-                del self._sessions[old]
+                self._inherited.append(session)
         writer: Writer | Cluster
         endpoint = self._endpoint
         if isinstance(endpoint, ClusterNodes):
