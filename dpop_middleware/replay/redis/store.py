@@ -104,11 +104,11 @@ class RedisReplayStore:
 
         Raises `Unavailable` when that can't be known within the timeout.
         """
+        loop = asyncio.get_running_loop()
+        write = PendingWrite(entry, self._buckets, self._settings, loop)
         known = None if self._local is None else await _known(self._local, entry)
         if known is False:
             return False
-        loop = asyncio.get_running_loop()
-        write = PendingWrite(entry, self._buckets, self._settings, loop)
         self._session(loop).writer.submit(write)
         outcome = await write.answer
         if isinstance(outcome, bool):

@@ -246,6 +246,15 @@ class TestLocalFallback:
         await one.aclose()
         await other.aclose()
 
+    async def test_an_entry_that_its_caller_has_to_correct_is_not_remembered(self) -> None:
+        async with ScriptedServer() as server:
+            store = RedisReplayStore.from_url(server.url, timeout=2.0, on_unavailable="local")
+            item = entry()
+            with pytest.raises(ValueError, match="^an entry takes finite moments"):
+                await store.add(item._replace(not_before=math.nan))
+            assert await store.add(item) is True
+            await store.aclose()
+
     async def test_a_full_local_memory_has_no_effect_while_the_server_is_up(self, server: Server) -> None:
         server.kill()
         store = RedisReplayStore.from_url(
