@@ -102,7 +102,8 @@ class RedisReplayStore:
     async def add(self, entry: ReplayEntry) -> bool:
         """Remember `entry`; True the first time, False when its proof was presented before.
 
-        Raises `Unavailable` when that can't be known within the timeout.
+        Raises `Unavailable` when that can't be known within the timeout, ValueError or TypeError for an entry
+        that can't be judged.
         """
         loop = asyncio.get_running_loop()
         write = PendingWrite(entry, self._buckets, self._settings, loop)
