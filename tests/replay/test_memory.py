@@ -1,4 +1,5 @@
 import asyncio
+import math
 import subprocess
 import sys
 import threading
@@ -51,6 +52,24 @@ async def test_an_entry_is_remembered_to_its_last_moment_and_not_beyond(clock: C
     assert await store.add(entry("a", now=NOW + 80.001)) is True
     clock.now += 80
     assert await store.add(entry("a", now=NOW + 160.001)) is False
+
+
+async def test_an_entry_without_an_end_is_an_error_of_its_caller_alone(clock: Clock) -> None:
+    """One that an application makes by hand."""
+    store = MemoryReplayStore(max_entries=2, max_share=1.0)
+    odds: tuple[dict[str, Any], ...] = (
+        {"expires_at": math.nan},
+        {"now": math.nan},
+        {"expires_at": math.inf, "now": math.inf},
+    )
+    for odd in odds:
+        with pytest.raises(ValueError, match="^an entry takes an end after which it is forgotten$"):
+            await store.add(entry("a")._replace(**odd))
+    assert await store.add(entry("a", lifetime=80)) is True
+    assert await store.add(entry("b", lifetime=80)) is True
+    clock.now += 81
+    assert await store.add(entry("c")) is True
+    assert len(store) == 1
 
 
 async def test_a_wall_clock_that_jumps_makes_the_store_forget_nothing(clock: Clock) -> None:

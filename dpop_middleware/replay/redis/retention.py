@@ -80,7 +80,7 @@ def _keep(ends: Ends, found: Mapping[Key, float], now: float) -> None:
     """Keep `found` beside the others, each until the later of its ends, and drop those that have ended."""
     for key, end in found.items():
         ends[key] = max(end, ends.get(key, end))
-    for key, end in [*ends.items()]:
+    for key, end in ends.copy().items():  # copied at once, while other threads add to them
         if end < now:
             # Another thread may have done so.
             ends.pop(key, None)

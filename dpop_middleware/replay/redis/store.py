@@ -102,13 +102,14 @@ class RedisReplayStore:
     async def add(self, entry: ReplayEntry) -> bool:
         """Remember `entry`; True the first time, False when its proof was presented before.
 
-        Raises `Unavailable` when that can't be known within the timeout.
+        Raises `Unavailable` when that can't be known within the timeout, ValueError or TypeError for an entry
+        that can't be judged.
         """
+        loop = asyncio.get_running_loop()
+        write = PendingWrite(entry, self._buckets, self._settings, loop)
         known = None if self._local is None else await _known(self._local, entry)
         if known is False:
             return False
-        loop = asyncio.get_running_loop()
-        write = PendingWrite(entry, self._buckets, self._settings, loop)
         self._session(loop).writer.submit(write)
         outcome = await write.answer
         if isinstance(outcome, bool):
@@ -168,7 +169,7 @@ class RedisReplayStore:
         Other event loops keep theirs, and a later `add` opens new ones.
         """
         loop = asyncio.get_running_loop()
-        looks = [look for look in self._looks if look.get_loop() is loop]
+        looks = [look for look in self._looks.copy() if look.get_loop() is loop]
         for look in looks:
             look.cancel()
         await asyncio.gather(*looks, return_exceptions=True)
@@ -184,13 +185,15 @@ class RedisReplayStore:
 
     def _new_session(self, loop: asyncio.AbstractEventLoop) -> Session:
         pid = os.getpid()
-        for old, session in list(self._sessions.items()):
+        for old, session in self._sessions.copy().items():
+            if session.pid == pid and not old.is_closed():
+                continue
+            # Another thread may have done so.
+            self._sessions.pop(old, None)
             if session.pid != pid:
                 # Sockets that a fork copied belong to the parent. They are kept here so that nothing closes
                 # them.
-                self._inherited.append(self._sessions.pop(old))
-            elif old.is_closed():
-                del self._sessions[old]
+                self._inherited.append(session)
         writer: Writer | Cluster
         endpoint = self._endpoint
         if isinstance(endpoint, ClusterNodes):

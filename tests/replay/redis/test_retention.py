@@ -1,10 +1,12 @@
 """Workers with different policies on one store: none accepts what another has forgotten."""
 
 import asyncio
+import contextlib
+import gc
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Self
@@ -679,6 +681,41 @@ def test_what_two_event_loops_find_at_once_counts() -> None:
     living.note_ahead({("n", 20.0): end, ("n", of_other): end}, NOW)
     assert living.ahead == {"n": 60.0}
     assert of_one.meanwhile is of_other.meanwhile is None
+
+
+@contextlib.contextmanager
+def meanwhile(another_thread: Callable[[], object], *, objects: int) -> Generator[None]:
+    """Have `another_thread` run after so many new `objects`: a garbage collection lets others run.
+
+    That begins anywhere where an object is made, as in the midst of a list, or else at the end.
+    """
+
+    def begins(_phase: str, _info: object) -> None:
+        gc.callbacks.remove(begins)
+        another_thread()
+
+    gc.collect()
+    usual = gc.get_threshold()
+    gc.callbacks.append(begins)
+    gc.set_threshold(objects)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*usual)
+        gc.collect()
+
+
+@pytest.mark.parametrize("objects", range(1, 25))
+def test_what_another_event_loop_finds_counts_wherever_a_garbage_collection_begins(objects: int) -> None:
+    living, known = LivingRetentions(), {("n", float(seconds)): NOW for seconds in range(50, 80)}
+    living.note(known, NOW)
+    with meanwhile(lambda: living.note({("n", 5.0): NOW}, NOW), objects=objects):
+        living.note(known, NOW)
+    living.note_ahead(known, NOW)
+    with meanwhile(lambda: living.note_ahead({("n", 99.0): NOW}, NOW), objects=objects):
+        living.note_ahead(known, NOW)
+    assert living.shortest(NOW) == {"n": 5.0}
+    assert living.ahead == {"n": 99.0}
 
 
 def test_the_retentions_of_many_namespaces_are_summed_up_once(monkeypatch: pytest.MonkeyPatch) -> None:

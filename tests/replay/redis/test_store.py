@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,12 @@ async def assert_it_works(store: RedisReplayStore) -> None:
     assert await store.add(item) is True
     assert await store.add(item) is False
     await store.aclose()
+
+
+def in_a_thread(target: Callable[[], object]) -> None:
+    thread = threading.Thread(target=target)
+    thread.start()
+    thread.join()
 
 
 class TestWaysToConnect:
@@ -240,6 +246,15 @@ class TestLocalFallback:
         await one.aclose()
         await other.aclose()
 
+    async def test_an_entry_that_its_caller_has_to_correct_is_not_remembered(self) -> None:
+        async with ScriptedServer() as server:
+            store = RedisReplayStore.from_url(server.url, timeout=2.0, on_unavailable="local")
+            item = entry()
+            with pytest.raises(ValueError, match="^an entry takes finite moments"):
+                await store.add(item._replace(not_before=math.nan))
+            assert await store.add(item) is True
+            await store.aclose()
+
     async def test_a_full_local_memory_has_no_effect_while_the_server_is_up(self, server: Server) -> None:
         server.kill()
         store = RedisReplayStore.from_url(
@@ -374,6 +389,52 @@ class TestLifeCycle:
         for thread in threads:
             thread.join()
         assert sum(wins) == 200
+
+    def test_two_threads_may_replace_an_event_loop_that_ended(self, shared_server: Server) -> None:
+        store = RedisReplayStore.from_url(shared_server.url, prefix=secrets.token_hex(4), timeout=2.0)
+
+        class Loop(asyncio.SelectorEventLoop):
+            meanwhile: Callable[[], None] | None = None
+
+            def is_closed(self) -> bool:
+                meanwhile, self.meanwhile = self.meanwhile, None
+                if meanwhile is not None:
+                    meanwhile()
+                return super().is_closed()
+
+        with asyncio.Runner(loop_factory=Loop) as runner:
+            ended = runner.get_loop()
+            assert runner.run(store.add(entry())) is True
+        assert isinstance(ended, Loop)
+        others: list[bool] = []
+        ended.meanwhile = lambda: in_a_thread(lambda: others.append(asyncio.run(store.add(entry()))))
+        assert asyncio.run(store.add(entry())) is True
+        assert others == [True]
+
+    def test_one_thread_may_close_a_store_that_another_opens(self, shared_server: Server) -> None:
+        store = RedisReplayStore.from_url(shared_server.url, prefix=secrets.token_hex(4), timeout=2.0)
+
+        class Task(asyncio.Task[Any]):
+            meanwhile: Callable[[], None] | None = None
+
+            def get_loop(self) -> asyncio.AbstractEventLoop:
+                meanwhile, Task.meanwhile = Task.meanwhile, None
+                if meanwhile is not None:
+                    meanwhile()
+                return super().get_loop()
+
+        async def opened_and_closed() -> None:
+            loop = asyncio.get_running_loop()
+            loop.set_task_factory(lambda loop, coroutine, **named: Task(coroutine, loop=loop, **named))
+            await store.open()
+            Task.meanwhile = lambda: in_a_thread(lambda: other.run(store.open()))
+            await store.aclose()
+
+        with asyncio.Runner() as other:
+            asyncio.run(opened_and_closed())
+            assert Task.meanwhile is None
+            assert other.run(store.add(entry())) is True
+            other.run(store.aclose())
 
     @pytest.mark.parametrize("closing", ["await store.aclose()", "pass"])
     @pytest.mark.parametrize("runner", ["asyncio.run", "uvloop.run"])
