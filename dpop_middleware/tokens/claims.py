@@ -6,8 +6,8 @@ issuer that writes a claim in another form means something unknown here.
 
 import math
 import re
-from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, Final, NamedTuple
 
 from dpop_middleware._options import SCOPE_TOKEN, names, names_or_one, refused
 from dpop_middleware.checks import Check
@@ -25,6 +25,7 @@ __all__ = [
     "checked_required_claims",
     "checked_token_types",
     "claim_rules",
+    "difference",
     "judge_claims",
     "speaks_for_nobody",
 ]
@@ -217,6 +218,26 @@ def another_issuer(named: object, expected: str | tuple[str, ...]) -> InvalidTok
         # All of it, where it isn't absurd: a hint says what differs from ours.
         actual=shown(named, most=_MOST_OF_AN_ISSUER),
     )
+
+
+# For a machine these are two names (RFC 7519 section 2).
+_DIFFERENCES: Final[tuple[tuple[str, Callable[[str], str]], ...]] = (
+    ("only a trailing slash differs", lambda name: name.rstrip("/")),
+    ("only upper and lower case differ", str.lower),
+    ("a trailing slash and upper and lower case differ", lambda name: name.rstrip("/").lower()),
+)
+
+
+def difference(ours: Iterable[str], theirs: Iterable[str]) -> str | None:
+    """Return how one of `ours` differs from one of `theirs`, None where they differ in more than spelling.
+
+    Of several pairs, the one that differs least counts.
+    """
+    ours, theirs = tuple(ours), tuple(theirs)
+    for words, unified in _DIFFERENCES:
+        if not set(map(unified, ours)).isdisjoint(map(unified, theirs)):
+            return words
+    return None
 
 
 def _judge_issuer(claims: Mapping[str, Any], rules: ClaimRules) -> None:

@@ -14,6 +14,7 @@ from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.health import IssuerKeysHealth
 from dpop_middleware.jose import JOSEError
 from dpop_middleware.tokens.access_token import shown
+from dpop_middleware.tokens.claims import difference
 from dpop_middleware.tokens.connections import Deadline, FetchError
 from dpop_middleware.tokens.fetch import Endpoint, Fetcher, checked_endpoint
 from dpop_middleware.tokens.fetch_options import AskingInItsLoop, FetchOptions, OwnFetcher
@@ -25,7 +26,6 @@ from dpop_middleware.tokens.jwks import (
     parse_key_set,
 )
 from dpop_middleware.tokens.remote_key_source import Lifetimes, RemoteKeySource
-from dpop_middleware.tokens.spelling import difference
 
 __all__ = [
     "Discovery",
