@@ -18,7 +18,7 @@ from dpop_middleware.jose import JOSEError, strict
 from dpop_middleware.tokens.access_token import AccessToken, shown
 from dpop_middleware.tokens.cache import read_only_claims
 from dpop_middleware.tokens.claims import ClaimRules, judge_claims
-from dpop_middleware.tokens.jwks import KeySource
+from dpop_middleware.tokens.issuer_keys import KeySource
 from dpop_middleware.tokens.signed_token import SignedToken, SigningKeys, parse_signed_token
 
 __all__ = [

@@ -10,38 +10,35 @@ import concurrent.futures
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from dpop_middleware._options import refused
 from dpop_middleware.errors import ConfigurationError
-from dpop_middleware.health import IssuerKeysHealth
 from dpop_middleware.tokens.connections import TOO_LARGE, Deadline, FetchError, ProxyChoice, checked_proxy
 from dpop_middleware.tokens.fetch import Endpoint, Fetcher, FetchHeaders, checked_headers, checked_ssl_context
-from dpop_middleware.tokens.jwks import KeySet, KeySource
 
-__all__ = ["AskingInItsLoop", "Fetch", "FetchOptions", "OwnFetcher"]
+__all__ = ["Fetch", "FetchOptions", "OwnFetcher"]
 
 Fetch = Callable[[str], Awaitable[bytes]]
 
 
 class OwnFetcher(Fetcher):
-    """Gets JSON objects by `fetch`, in the event loop `loop`, which is None until keys are requested."""
+    """Gets JSON objects by `fetch`, in the event loop `loop`."""
 
-    def __init__(self, fetch: Fetch) -> None:
+    def __init__(self, fetch: Fetch, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
         self._fetch = fetch
-        self.loop: asyncio.AbstractEventLoop | None = None
+        self._loop = loop
 
     def body(self, endpoint: Endpoint, *, deadline: Deadline, limit: int) -> bytes:
         """Return what the function returns for the URL of `endpoint`; raises FetchError.
 
         Of an exception only the class name is reported: its message may hold secrets.
         """
-        if self.loop is None or self.loop.is_closed():
-            raise FetchError("the event loop that asked is closed")
         seconds = deadline.remaining()
         asked = self._asked(endpoint.url)
         try:
-            future = asyncio.run_coroutine_threadsafe(asked, self.loop)
+            future = asyncio.run_coroutine_threadsafe(asked, self._loop)
         except RuntimeError as error:
             asked.close()
             raise FetchError("the event loop that asked is closed") from error
@@ -64,47 +61,6 @@ class OwnFetcher(Fetcher):
 
     async def _asked(self, url: str) -> bytes:
         return await self._fetch(url)
-
-
-class AskingInItsLoop:
-    """A key source that gives `fetcher` the event loop that last asked for keys."""
-
-    def __init__(self, source: KeySource, fetcher: OwnFetcher) -> None:
-        self.renewable = source.renewable
-        self._source = source
-        self._fetcher = fetcher
-
-    def _here(self) -> KeySource:
-        self._fetcher.loop = asyncio.get_running_loop()
-        return self._source
-
-    def current(self) -> KeySet | None:
-        """Return the keys to use now, None where a request must wait for them; never blocks."""
-        return self._here().current()
-
-    async def load(self) -> KeySet:
-        """Return the keys to use now and wait for them if need be; raises `errors.Unavailable`."""
-        return await self._here().load()
-
-    async def newer_than(self, keys: KeySet, *, since: float, wanted: str) -> KeySet:
-        """Return a newer set than `keys`, or `keys` themselves: see `KeySource`."""
-        return await self._here().newer_than(keys, since=since, wanted=wanted)
-
-    def age(self) -> float | None:
-        """Return for how many seconds the keys have been held: see `KeySource`."""
-        return self._source.age()
-
-    def open(self) -> None:
-        """Begin to get the keys, if there are none; never blocks."""
-        self._here().open()
-
-    async def health(self) -> IssuerKeysHealth:
-        """Return the state of the keys: see `KeySource`."""
-        return await self._here().health()
-
-    async def aclose(self) -> None:
-        """Release all resources; the source may be used again."""
-        await self._source.aclose()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,12 +106,13 @@ class FetchOptions:
             if value:
                 raise ConfigurationError(f"the keys in jwks are given, not fetched: leave out {name}")
 
-    def fetcher(self, origin: tuple[bool, str, int]) -> Fetcher:
-        """Return the fetcher; `origin` is the origin of the configured URL."""
+    def fetcher(self, origin: tuple[bool, str, int]) -> Callable[[asyncio.AbstractEventLoop], Fetcher]:
+        """Return what gives the event loop that asks its fetcher; `origin` is that of the configured URL."""
         if self.fetch is not None:
-            return OwnFetcher(self.fetch)
-        return Fetcher(
+            return partial(OwnFetcher, self.fetch)
+        fetcher = Fetcher(
             ssl_context=self.ssl_context,
             proxy=self._choice,
             headers=FetchHeaders(self.headers or {}, origin=origin),
         )
+        return lambda _: fetcher

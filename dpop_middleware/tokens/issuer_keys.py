@@ -3,10 +3,11 @@
 RFC 8414, OpenID Connect Discovery 1.0.
 """
 
+import asyncio
 import re
 from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 from dpop_middleware._options import part
 from dpop_middleware._request.secure_url import checked_url, is_this_machine
@@ -17,18 +18,13 @@ from dpop_middleware.tokens.access_token import shown
 from dpop_middleware.tokens.claims import difference
 from dpop_middleware.tokens.connections import Deadline, FetchError
 from dpop_middleware.tokens.fetch import Endpoint, Fetcher, checked_endpoint
-from dpop_middleware.tokens.fetch_options import AskingInItsLoop, FetchOptions, OwnFetcher
-from dpop_middleware.tokens.jwks import (
-    KeySet,
-    KeySource,
-    LeftOut,
-    log_left_out,
-    parse_key_set,
-)
+from dpop_middleware.tokens.fetch_options import FetchOptions
+from dpop_middleware.tokens.jwks import KeySet, LeftOut, log_left_out, parse_key_set
 from dpop_middleware.tokens.remote_key_source import Lifetimes, RemoteKeySource
 
 __all__ = [
     "Discovery",
+    "KeySource",
     "StaticKeySource",
     "check_issuer",
     "endpoint_named",
@@ -116,14 +112,13 @@ class Discovery:
     shares with others, somebody else may be there.
     """
 
-    def __init__(self, issuer: str, *, fetcher: Fetcher, insecure_http_hosts: Collection[str]) -> None:
+    def __init__(self, issuer: str, *, insecure_http_hosts: Collection[str]) -> None:
         self._issuer = issuer
-        self._fetcher = fetcher
         self._hosts = insecure_http_hosts
         self._urls: tuple[str, ...] = metadata_urls(issuer, insecure_http_hosts=insecure_http_hosts)
 
-    def endpoint(self, *, deadline: Deadline) -> Endpoint:
-        """Fetch the metadata and return the endpoint that it names.
+    def endpoint(self, fetcher: Fetcher, *, deadline: Deadline) -> Endpoint:
+        """Fetch the metadata by `fetcher` and return the endpoint that it names.
 
         Raises FetchError with the reasons when neither document names it.
         """
@@ -131,7 +126,7 @@ class Discovery:
         for url in self._urls:
             endpoint = checked_endpoint("issuer", url, insecure_http_hosts=self._hosts)
             try:
-                metadata = self._fetcher.get(endpoint, deadline=deadline, limit=_METADATA_LIMIT)
+                metadata = fetcher.get(endpoint, deadline=deadline, limit=_METADATA_LIMIT)
             except FetchError as error:
                 reasons.append(str(error) if url in str(error) else f"{url}: {error}")
                 if deadline.is_over:
@@ -156,7 +151,7 @@ def issuer_keys(
     clock: Callable[[], float],
     insecure_http_hosts: Collection[str],
     fetch_options: FetchOptions,
-) -> KeySource:
+) -> "KeySource":
     """Return the source of an issuer's keys: a JWK Set as given, its URL, or None for discovery.
 
     Nothing is fetched yet. A fetched set without a usable key counts as a failed fetch: the previous keys
@@ -170,13 +165,13 @@ def issuer_keys(
     part("jwks", jwks, "a JWK Set as a mapping, its URL or None", fits=jwks is None or is_url)
     given = None if jwks is None else checked_endpoint("jwks", jwks, insecure_http_hosts=insecure_http_hosts)
     ours = given or checked_endpoint("issuer", issuer, insecure_http_hosts=insecure_http_hosts)
-    fetcher = fetch_options.fetcher(ours.origin)
+    fetcher_in = fetch_options.fetcher(ours.origin)
     report = _Once()
-    discovery = Discovery(issuer, fetcher=fetcher, insecure_http_hosts=insecure_http_hosts)
+    discovery = Discovery(issuer, insecure_http_hosts=insecure_http_hosts)
 
-    def fetch() -> KeySet:
-        deadline = Deadline(lifetimes.timeout)
-        endpoint = given or discovery.endpoint(deadline=deadline)
+    def fetch(loop: asyncio.AbstractEventLoop) -> KeySet:
+        fetcher, deadline = fetcher_in(loop), Deadline(lifetimes.timeout)
+        endpoint = given or discovery.endpoint(fetcher, deadline=deadline)
         document = fetcher.get(endpoint, deadline=deadline, limit=_JWKS_LIMIT)
         try:
             keys = parse_key_set(document, report=report)
@@ -186,8 +181,7 @@ def issuer_keys(
             raise FetchError(f"{endpoint.url}: the JWK Set holds no usable key{_reasons(keys)}")
         return keys
 
-    source = RemoteKeySource(fetch, lifetimes=lifetimes, clock=clock)
-    return AskingInItsLoop(source, fetcher) if isinstance(fetcher, OwnFetcher) else source
+    return RemoteKeySource(fetch, lifetimes=lifetimes, clock=clock)
 
 
 class StaticKeySource:
@@ -223,6 +217,9 @@ class StaticKeySource:
 
     async def aclose(self) -> None:
         """Do nothing."""
+
+
+KeySource: TypeAlias = RemoteKeySource | StaticKeySource
 
 
 class _Once:

@@ -1,12 +1,9 @@
-"""A JWK Set as a resource server uses it: which public keys may verify which signatures (RFC 7517 section 5).
-
-And the protocol of the source that gives a verifier the issuer's newest set.
-"""
+"""A JWK Set as a resource server uses it: which keys may verify which signatures (RFC 7517 section 5)."""
 
 import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -15,7 +12,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from dpop_middleware._log import escaped
 from dpop_middleware.checks import Check
-from dpop_middleware.health import IssuerKeysHealth
 from dpop_middleware.jose import JOSEError, base64url
 from dpop_middleware.jose.algorithms import ALGORITHMS, ED25519_NAMES, PublicKey
 from dpop_middleware.jose.jwk import PRIVATE_MEMBERS, public_key, without_unset
@@ -25,7 +21,6 @@ __all__ = [
     "MAX_KEYS",
     "Candidates",
     "KeySet",
-    "KeySource",
     "LeftOut",
     "VerificationKey",
     "log_left_out",
@@ -242,44 +237,3 @@ def _check_order(key: Ed25519PublicKey) -> None:
         public_key({"kty": "OKP", "crv": "Ed25519", "x": x}, ALGORITHMS["EdDSA"])
     except JOSEError as error:
         raise _UnusableError("its x is an Ed25519 key of small order") from error
-
-
-class KeySource(Protocol):
-    """The source of a verifier's issuer keys. `renewable` says whether they can ever change."""
-
-    renewable: bool
-
-    def current(self) -> KeySet | None:
-        """Return the keys to use now, None where a request must wait for them; never blocks."""
-        ...
-
-    async def load(self) -> KeySet:
-        """Return the keys to use now and wait for them if need be; raises `errors.Unavailable`."""
-        ...
-
-    async def newer_than(self, keys: KeySet, *, since: float, wanted: str) -> KeySet:
-        """Return a newer set than `keys`, or `keys` themselves where `wanted` is known to be in no newer one.
-
-        - `keys`: the set that lacks the wanted key. `since`: when the request came, by the monotonic clock.
-        - `wanted`: a digest of the name that is looked for, the same for all requests that look for it.
-
-        A newer set may lack it too: ask again. Raises `errors.Unavailable` when it can't be known whether the
-        issuer has such a key.
-        """
-        ...
-
-    def age(self) -> float | None:
-        """Return for how many seconds the keys have been held; None without any, and for given ones."""
-        ...
-
-    def open(self) -> None:
-        """Begin to get the keys, if there are none; never blocks."""
-        ...
-
-    async def health(self) -> IssuerKeysHealth:
-        """Return the state of the keys; waits for them as long as a request would."""
-        ...
-
-    async def aclose(self) -> None:
-        """Release all resources; the source may be used again."""
-        ...

@@ -17,12 +17,13 @@ from dpop_middleware.tokens.fetch import Endpoint, Fetcher
 from dpop_middleware.tokens.fetch_options import FetchOptions
 from dpop_middleware.tokens.issuer_keys import (
     Discovery,
+    KeySource,
     StaticKeySource,
     endpoint_named,
     issuer_keys,
     metadata_urls,
 )
-from dpop_middleware.tokens.jwks import MAX_KEYS, KeySource, parse_key_set
+from dpop_middleware.tokens.jwks import MAX_KEYS, parse_key_set
 from dpop_middleware.tokens.remote_key_source import Lifetimes
 from tests.support.issuer_server import METADATA, OPENID, IssuerServer, answer, json_answer
 from tests.support.issuer_tokens import issuer_key, key_set
@@ -38,7 +39,7 @@ def server() -> Iterator[IssuerServer]:
 
 
 def found(issuer: str) -> Endpoint:
-    return Discovery(issuer, fetcher=Fetcher(), insecure_http_hosts=()).endpoint(deadline=Deadline(5))
+    return Discovery(issuer, insecure_http_hosts=()).endpoint(Fetcher(), deadline=Deadline(5))
 
 
 @pytest.mark.parametrize("hangs", [METADATA, OPENID])
@@ -46,12 +47,12 @@ def test_a_place_that_hangs_is_tried_last_at_the_next_attempt(server: IssuerServ
     document = {"issuer": server.origin, "jwks_uri": f"{server.origin}/jwks"}
     server.handlers[METADATA if hangs == OPENID else OPENID] = lambda _: json_answer(document)
     server.handlers[hangs] = lambda _: [60.0]
-    discovery = Discovery(server.origin, fetcher=Fetcher(), insecure_http_hosts=())
+    discovery = Discovery(server.origin, insecure_http_hosts=())
     if hangs == METADATA:
         with pytest.raises(FetchError, match="timed out|time limit"):
-            discovery.endpoint(deadline=Deadline(0.3))
+            discovery.endpoint(Fetcher(), deadline=Deadline(0.3))
     for _ in range(2):
-        assert discovery.endpoint(deadline=Deadline(5)).target == "/jwks"
+        assert discovery.endpoint(Fetcher(), deadline=Deadline(5)).target == "/jwks"
     assert server.targets.count(hangs) == (hangs == METADATA)
 
 
