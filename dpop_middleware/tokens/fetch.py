@@ -10,14 +10,13 @@ import http.client
 import re
 import ssl
 import zlib
-from collections.abc import Collection, Mapping
-from typing import Any, Final, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Final
 from urllib.parse import urljoin
 
 from dpop_middleware._log import plain
 from dpop_middleware._options import HTTP_TOKEN, refused
-from dpop_middleware._request.secure_url import checked_url
-from dpop_middleware._request.uri import normalize
+from dpop_middleware._request.secure_url import Endpoint, checked_endpoint
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.jose import JOSEError, strict
 from dpop_middleware.tokens.access_token import shown
@@ -31,10 +30,8 @@ from dpop_middleware.tokens.connections import (
 )
 
 __all__ = [
-    "Endpoint",
     "FetchHeaders",
     "Fetcher",
-    "checked_endpoint",
     "checked_headers",
     "checked_ssl_context",
     "decoded",
@@ -63,8 +60,6 @@ _OURS: Final = frozenset(
         "upgrade",
     }
 )
-# Not the two slashes after the scheme.
-_EMPTY_SEGMENTS: Final = re.compile(r"(?<![:/])/{2,}")
 _HEADERS_ALLOWANCE = 64 * 1024
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 2
@@ -102,45 +97,6 @@ class FetchHeaders:
     def to(self, origin: tuple[bool, str, int]) -> dict[str, str]:
         """Return the fields of a request to `origin`."""
         return self._added if origin == self._origin else _USUAL
-
-
-class Endpoint(NamedTuple):
-    """Where a document is: the host to connect to and the target to request, which is path and query."""
-
-    url: str
-    secure: bool
-    host: str
-    port: int
-    target: str
-
-    @property
-    def origin(self) -> tuple[bool, str, int]:
-        """Whether it is https, the host and the port: equal for all URLs of one origin."""
-        return (self.secure, self.host, self.port)
-
-
-def checked_endpoint(name: str, url: object, *, insecure_http_hosts: Collection[str]) -> Endpoint:
-    """Parse the URL of a document; `name` is the option or member that holds it, for the message.
-
-    It may have a query. Otherwise it is judged as in `checked_url`, and ConfigurationError is raised.
-    """
-    if not isinstance(url, str):
-        raise refused(name, "an https URL as a string", url)
-    base_url, mark, query = url.partition("?")
-    # Empty segments are legal, and some issuers write them; they matter only in the target.
-    base = checked_url(name, _EMPTY_SEGMENTS.sub("/", base_url), insecure_http_hosts=insecure_http_hosts)
-    if not all("!" <= character <= "~" and character != "#" for character in query):
-        raise ConfigurationError(f"{name} has an illegal character in its query: percent-encode it")
-    port = base.authority.rpartition("]")[2].partition(":")[2]
-    secure = base.scheme == "https"
-    return Endpoint(
-        url=url,
-        secure=secure,
-        host=base.host,
-        port=int(port) if port else (443 if secure else 80),
-        # The path of a base URL has lost its last slash, which counts here.
-        target=normalize(base_url).removeprefix(base.origin) + mark + query,
-    )
 
 
 def checked_ssl_context(context: object) -> ssl.SSLContext | None:

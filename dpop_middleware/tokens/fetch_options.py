@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from dpop_middleware._options import refused
+from dpop_middleware._request.secure_url import Endpoint
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.tokens.connections import TOO_LARGE, Deadline, FetchError, ProxyChoice, checked_proxy
-from dpop_middleware.tokens.fetch import Endpoint, Fetcher, FetchHeaders, checked_headers, checked_ssl_context
+from dpop_middleware.tokens.fetch import Fetcher, FetchHeaders, checked_headers, checked_ssl_context
 
 __all__ = ["Fetch", "FetchOptions", "OwnFetcher"]
 

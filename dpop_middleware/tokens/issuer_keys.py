@@ -10,14 +10,14 @@ from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from dpop_middleware._options import part
-from dpop_middleware._request.secure_url import checked_url, is_this_machine
+from dpop_middleware._request.secure_url import Endpoint, checked_endpoint, checked_url, is_this_machine
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.health import IssuerKeysHealth
 from dpop_middleware.jose import JOSEError
 from dpop_middleware.tokens.access_token import shown
 from dpop_middleware.tokens.claims import difference
 from dpop_middleware.tokens.connections import Deadline, FetchError
-from dpop_middleware.tokens.fetch import Endpoint, Fetcher, checked_endpoint
+from dpop_middleware.tokens.fetch import Fetcher
 from dpop_middleware.tokens.fetch_options import FetchOptions
 from dpop_middleware.tokens.jwks import KeySet, LeftOut, log_left_out, parse_key_set
 from dpop_middleware.tokens.remote_key_source import Lifetimes, RemoteKeySource

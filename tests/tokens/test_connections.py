@@ -9,9 +9,10 @@ import pytest
 import trustme
 
 from dpop_middleware import JWTAccessTokenVerifier
+from dpop_middleware._request.secure_url import checked_endpoint
 from dpop_middleware.errors import ConfigurationError, Unavailable
 from dpop_middleware.tokens.connections import Deadline, FetchError, Proxy, checked_proxy
-from dpop_middleware.tokens.fetch import Fetcher, checked_endpoint
+from dpop_middleware.tokens.fetch import Fetcher
 from tests.support.egress_proxy import EgressProxy
 from tests.support.issuer_server import IssuerServer, drip, json_answer
 from tests.support.issuer_tokens import issuer_key, key_set

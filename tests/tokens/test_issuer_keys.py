@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import trustme
 
+from dpop_middleware._request.secure_url import Endpoint
 from dpop_middleware.errors import ConfigurationError, Unavailable
 from dpop_middleware.health import IssuerKeysHealth
 from dpop_middleware.tokens.connections import Deadline, FetchError
-from dpop_middleware.tokens.fetch import Endpoint, Fetcher
+from dpop_middleware.tokens.fetch import Fetcher
 from dpop_middleware.tokens.fetch_options import FetchOptions
 from dpop_middleware.tokens.issuer_keys import (
     Discovery,
