@@ -13,9 +13,8 @@ From the top down:
     issuer_keys.py        the keys that the option `jwks` gives, or their source, by discovery for instance
     remote_key_source.py  keys that are fetched and kept fresh
     admission.py          bounds against made-up tokens: requests that wait, questions, answers 503
-    jwks.py               a JWK Set, which of its keys fit (RFC 7517)
-    fetch_options.py      the fetcher that a verifier's options ask for, or a function of the user's own
-    fetch.py              one bounded HTTP GET
+    jwks.py               a JWK Set, which of its keys fit (RFC 7517), and keys that were given once
+    fetch.py              one bounded HTTP GET, or a function of the user's own
     connections.py        its connection: a deadline, a byte limit, a tunnel through an egress proxy
 """
 

@@ -5,27 +5,27 @@ RFC 8414, OpenID Connect Discovery 1.0.
 
 import asyncio
 import re
+import ssl
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
-from dpop_middleware._options import part
+from dpop_middleware._options import part, refused
 from dpop_middleware._request.secure_url import Endpoint, checked_endpoint, checked_url, is_this_machine
 from dpop_middleware.errors import ConfigurationError
-from dpop_middleware.health import IssuerKeysHealth
 from dpop_middleware.jose import JOSEError
 from dpop_middleware.tokens.access_token import shown
 from dpop_middleware.tokens.claims import difference
-from dpop_middleware.tokens.connections import Deadline, FetchError
-from dpop_middleware.tokens.fetch import Fetcher
-from dpop_middleware.tokens.fetch_options import FetchOptions
-from dpop_middleware.tokens.jwks import KeySet, LeftOut, log_left_out, parse_key_set
+from dpop_middleware.tokens.connections import Deadline, FetchError, checked_proxy, checked_ssl_context
+from dpop_middleware.tokens.fetch import Fetch, Fetcher, FetchHeaders, OwnFetcher, checked_headers
+from dpop_middleware.tokens.jwks import KeySet, LeftOut, StaticKeySource, log_left_out, parse_key_set
 from dpop_middleware.tokens.remote_key_source import Lifetimes, RemoteKeySource
 
 __all__ = [
     "Discovery",
+    "FetchOptions",
     "KeySource",
-    "StaticKeySource",
     "check_issuer",
     "endpoint_named",
     "issuer_keys",
@@ -143,6 +143,56 @@ class Discovery:
         raise FetchError("; ".join(reasons))
 
 
+KeySource: TypeAlias = RemoteKeySource | StaticKeySource
+
+
+class FetchOptions:
+    """How an issuer's documents are fetched, by a verifier's options; each is None where it isn't set.
+
+    - `proxy`: the URL of an egress proxy, or `"environment"`.
+    - `headers`: header fields for the configured origin.
+    - `ssl_context`: for private CAs.
+    - `fetch`: an async function from a URL to bytes, in place of the other options.
+
+    Raises ConfigurationError.
+    """
+
+    def __init__(
+        self,
+        *,
+        proxy: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        fetch: Fetch | None = None,
+    ) -> None:
+        self._proxy = checked_proxy("jwks_proxy", proxy)
+        self._headers = checked_headers(headers)
+        self._ssl_context = checked_ssl_context(ssl_context)
+        self._fetch = fetch
+        ours = {"jwks_proxy": proxy, "jwks_headers": headers, "ssl_context": ssl_context}
+        self._given: dict[str, object] = {**ours, "fetch": fetch}
+        if fetch is not None and not callable(fetch):
+            raise refused("fetch", "an async function from a URL to bytes", fetch)
+        if fetch is not None and any(ours.values()):
+            raise ConfigurationError(
+                "fetch itself gets the documents: leave out jwks_proxy, jwks_headers and ssl_context"
+            )
+
+    def check_none_is_set(self) -> None:
+        """Raise ConfigurationError if an option is set: the keys were given, and nothing is fetched."""
+        for name, value in self._given.items():
+            if value:
+                raise ConfigurationError(f"the keys in jwks are given, not fetched: leave out {name}")
+
+    def fetcher(self, origin: tuple[bool, str, int]) -> Callable[[asyncio.AbstractEventLoop], Fetcher]:
+        """Return what gives the event loop that asks its fetcher; `origin` is that of the configured URL."""
+        if self._fetch is not None:
+            return partial(OwnFetcher, self._fetch)
+        headers = FetchHeaders(self._headers, origin=origin)
+        fetcher = Fetcher(ssl_context=self._ssl_context, proxy=self._proxy, headers=headers)
+        return lambda _: fetcher
+
+
 def issuer_keys(
     jwks: Mapping[str, Any] | str | None,
     *,
@@ -151,7 +201,7 @@ def issuer_keys(
     clock: Callable[[], float],
     insecure_http_hosts: Collection[str],
     fetch_options: FetchOptions,
-) -> "KeySource":
+) -> KeySource:
     """Return the source of an issuer's keys: a JWK Set as given, its URL, or None for discovery.
 
     Nothing is fetched yet. A fetched set without a usable key counts as a failed fetch: the previous keys
@@ -182,44 +232,6 @@ def issuer_keys(
         return keys
 
     return RemoteKeySource(fetch, lifetimes=lifetimes, clock=clock)
-
-
-class StaticKeySource:
-    """Keys that were given once and never change."""
-
-    renewable = False
-
-    def __init__(self, keys: KeySet) -> None:
-        self._keys = keys
-
-    def current(self) -> KeySet:
-        """Return the keys."""
-        return self._keys
-
-    async def load(self) -> KeySet:
-        """Return the keys."""
-        return self._keys
-
-    async def newer_than(self, keys: KeySet, *, since: float, wanted: str) -> KeySet:  # noqa: ARG002
-        """Return the same keys: there are no newer ones."""
-        return keys
-
-    def age(self) -> float | None:
-        """Return None: they don't age."""
-        return None
-
-    def open(self) -> None:
-        """Do nothing."""
-
-    async def health(self) -> IssuerKeysHealth:
-        """Return how many keys there are."""
-        return IssuerKeysHealth(ok=True, keys=len(self._keys.keys), warnings=self._keys.warnings)
-
-    async def aclose(self) -> None:
-        """Do nothing."""
-
-
-KeySource: TypeAlias = RemoteKeySource | StaticKeySource
 
 
 class _Once:

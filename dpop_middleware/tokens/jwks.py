@@ -1,4 +1,7 @@
-"""A JWK Set as a resource server uses it: which keys may verify which signatures (RFC 7517 section 5)."""
+"""A JWK Set as a resource server uses it: which keys may verify which signatures (RFC 7517 section 5).
+
+And the source of the keys of a set that was given once.
+"""
 
 import hashlib
 import logging
@@ -12,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from dpop_middleware._log import escaped
 from dpop_middleware.checks import Check
+from dpop_middleware.health import IssuerKeysHealth
 from dpop_middleware.jose import JOSEError, base64url
 from dpop_middleware.jose.algorithms import ALGORITHMS, ED25519_NAMES, PublicKey
 from dpop_middleware.jose.jwk import PRIVATE_MEMBERS, public_key, without_unset
@@ -22,6 +26,7 @@ __all__ = [
     "Candidates",
     "KeySet",
     "LeftOut",
+    "StaticKeySource",
     "VerificationKey",
     "log_left_out",
     "parse_key_set",
@@ -237,3 +242,39 @@ def _check_order(key: Ed25519PublicKey) -> None:
         public_key({"kty": "OKP", "crv": "Ed25519", "x": x}, ALGORITHMS["EdDSA"])
     except JOSEError as error:
         raise _UnusableError("its x is an Ed25519 key of small order") from error
+
+
+class StaticKeySource:
+    """Keys that were given once and never change."""
+
+    renewable = False
+    """Whether there may ever be other keys."""
+
+    def __init__(self, keys: KeySet) -> None:
+        self._keys = keys
+
+    def current(self) -> KeySet:
+        """Return the keys."""
+        return self._keys
+
+    async def load(self) -> KeySet:
+        """Return the keys."""
+        return self._keys
+
+    async def newer_than(self, keys: KeySet, *, since: float, wanted: str) -> KeySet:  # noqa: ARG002
+        """Return the same keys: there are no newer ones."""
+        return keys
+
+    def age(self) -> float | None:
+        """Return None: they don't age."""
+        return None
+
+    def open(self) -> None:
+        """Do nothing."""
+
+    async def health(self) -> IssuerKeysHealth:
+        """Return how many keys there are."""
+        return IssuerKeysHealth(ok=True, keys=len(self._keys.keys), warnings=self._keys.warnings)
+
+    async def aclose(self) -> None:
+        """Do nothing."""

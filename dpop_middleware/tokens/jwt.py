@@ -29,8 +29,8 @@ from dpop_middleware.tokens.claims import (
     claim_rules,
     judge_claims,
 )
-from dpop_middleware.tokens.fetch_options import Fetch, FetchOptions
-from dpop_middleware.tokens.issuer_keys import issuer_keys
+from dpop_middleware.tokens.fetch import Fetch
+from dpop_middleware.tokens.issuer_keys import FetchOptions, issuer_keys
 from dpop_middleware.tokens.jwks import VerificationKey
 from dpop_middleware.tokens.remote_key_source import Lifetimes
 from dpop_middleware.tokens.signed_token import (

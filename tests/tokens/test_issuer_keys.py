@@ -12,19 +12,17 @@ import trustme
 
 from dpop_middleware._request.secure_url import Endpoint
 from dpop_middleware.errors import ConfigurationError, Unavailable
-from dpop_middleware.health import IssuerKeysHealth
 from dpop_middleware.tokens.connections import Deadline, FetchError
 from dpop_middleware.tokens.fetch import Fetcher
-from dpop_middleware.tokens.fetch_options import FetchOptions
 from dpop_middleware.tokens.issuer_keys import (
     Discovery,
+    FetchOptions,
     KeySource,
-    StaticKeySource,
     endpoint_named,
     issuer_keys,
     metadata_urls,
 )
-from dpop_middleware.tokens.jwks import MAX_KEYS, parse_key_set
+from dpop_middleware.tokens.jwks import MAX_KEYS
 from dpop_middleware.tokens.remote_key_source import Lifetimes
 from tests.support.issuer_server import METADATA, OPENID, IssuerServer, answer, json_answer
 from tests.support.issuer_tokens import issuer_key, key_set
@@ -509,24 +507,3 @@ def test_an_insecure_url_for_keys_is_refused(jwks: str) -> None:
 
 def test_keys_may_be_at_a_named_http_host_by_url() -> None:
     assert source("http://keys/jwks", insecure_http_hosts=("keys",)).current() is None
-
-
-async def test_given_keys_never_change() -> None:
-    keys = parse_key_set(key_set(issuer_key()))
-    source = StaticKeySource(keys)
-    assert source.current() is keys
-    assert await source.load() is keys
-    assert await source.newer_than(keys, since=0, wanted="") is keys
-    source.open()
-    assert source.age() is None
-    assert await source.health() == IssuerKeysHealth(ok=True, keys=1)
-    await source.aclose()
-    assert source.current() is keys
-
-
-async def test_given_keys_that_can_not_be_used_are_reported() -> None:
-    keys = key_set(issuer_key())
-    odd = parse_key_set({"keys": [*keys["keys"], {"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}]})
-    health = await StaticKeySource(odd).health()
-    assert (health.keys, health.warnings) == (1, odd.warnings)
-    assert health.warnings

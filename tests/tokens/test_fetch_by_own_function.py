@@ -13,7 +13,8 @@ from dpop_middleware import JWTAccessTokenVerifier
 from dpop_middleware._request.secure_url import checked_endpoint
 from dpop_middleware.errors import ConfigurationError, InvalidToken, Unavailable
 from dpop_middleware.tokens.connections import Deadline, FetchError
-from dpop_middleware.tokens.fetch_options import Fetch, FetchOptions, OwnFetcher
+from dpop_middleware.tokens.fetch import Fetch, OwnFetcher
+from dpop_middleware.tokens.issuer_keys import FetchOptions
 from tests.support.issuer_server import IssuerServer
 from tests.support.issuer_tokens import issuer_key, key_set
 
