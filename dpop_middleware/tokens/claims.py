@@ -9,12 +9,13 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
+from dpop_middleware._log import shown
 from dpop_middleware._options import SCOPE_TOKEN, names, names_or_one, refused
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import InvalidToken
 from dpop_middleware.jose import LATEST_TIME, JOSEError, strict
 from dpop_middleware.jose.strict import media_type
-from dpop_middleware.tokens.access_token import AccessToken, shown
+from dpop_middleware.tokens.access_token import AccessToken
 from dpop_middleware.tokens.cache import VerifiedToken, read_only_claims
 from dpop_middleware.tokens.optional_members import checked_clock_skew
 

@@ -17,12 +17,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeAlias
 from urllib.parse import urljoin
 
-from dpop_middleware._log import plain
+from dpop_middleware._log import plain, shown
 from dpop_middleware._options import HTTP_TOKEN, refused
 from dpop_middleware._request.secure_url import Endpoint, checked_endpoint
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.jose import JOSEError, strict
-from dpop_middleware.tokens.access_token import shown
 from dpop_middleware.tokens.connections import (
     TOO_LARGE,
     BoundedSocket,

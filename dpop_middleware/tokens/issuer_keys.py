@@ -11,11 +11,11 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
+from dpop_middleware._log import shown
 from dpop_middleware._options import part, refused
 from dpop_middleware._request.secure_url import Endpoint, checked_endpoint, checked_url, is_this_machine
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.jose import JOSEError
-from dpop_middleware.tokens.access_token import shown
 from dpop_middleware.tokens.claims import difference
 from dpop_middleware.tokens.connections import Deadline, FetchError, checked_proxy, checked_ssl_context
 from dpop_middleware.tokens.fetch import Fetch, Fetcher, FetchHeaders, OwnFetcher, checked_headers
