@@ -5,7 +5,6 @@ issuer that writes a claim in another form means something unknown here.
 """
 
 import math
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -14,6 +13,7 @@ from dpop_middleware._options import SCOPE_TOKEN, names, names_or_one, refused
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import InvalidToken
 from dpop_middleware.jose import LATEST_TIME, JOSEError, strict
+from dpop_middleware.jose.jwk import is_thumbprint
 from dpop_middleware.jose.strict import media_type
 from dpop_middleware.tokens.access_token import AccessToken
 from dpop_middleware.tokens.cache import VerifiedToken, read_only_claims
@@ -34,8 +34,6 @@ __all__ = [
 NEVER_DROPPED = ("iss", "exp", "aud")
 """The claims that say which issuer a token is from, until when it is valid, and for which audience."""
 
-# RFC 7638 with SHA-256: 43 characters, of which the last one carries only four bits.
-_THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")
 _CERTIFICATE = "x5t#S256"
 _MOST_OF_AN_ISSUER = 600
 
@@ -276,7 +274,7 @@ def _confirmation(claims: Mapping[str, Any]) -> str | None:
         return None
     cnf = claims["cnf"]
     jkt = cnf.get("jkt") if isinstance(cnf, dict) and cnf.get(_CERTIFICATE) is None else None
-    if not isinstance(jkt, str) or not _THUMBPRINT.fullmatch(jkt):
+    if not is_thumbprint(jkt):
         raise InvalidToken(
             "the access token is bound by a confirmation method that is not supported here",
             check=Check.BINDING,
