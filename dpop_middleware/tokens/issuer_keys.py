@@ -144,6 +144,7 @@ class Discovery:
 
 
 KeySource: TypeAlias = RemoteKeySource | StaticKeySource
+"""Gives a verifier the issuer's newest keys: those that are fetched, or those that were given."""
 
 
 class FetchOptions:
@@ -170,19 +171,18 @@ class FetchOptions:
         self._ssl_context = checked_ssl_context(ssl_context)
         self._fetch = fetch
         ours = {"jwks_proxy": proxy, "jwks_headers": headers, "ssl_context": ssl_context}
-        self._given: dict[str, object] = {**ours, "fetch": fetch}
         if fetch is not None and not callable(fetch):
             raise refused("fetch", "an async function from a URL to bytes", fetch)
         if fetch is not None and any(ours.values()):
             raise ConfigurationError(
                 "fetch itself gets the documents: leave out jwks_proxy, jwks_headers and ssl_context"
             )
+        self._given = [name for name, value in {**ours, "fetch": fetch}.items() if value]
 
     def check_none_is_set(self) -> None:
         """Raise ConfigurationError if an option is set: the keys were given, and nothing is fetched."""
-        for name, value in self._given.items():
-            if value:
-                raise ConfigurationError(f"the keys in jwks are given, not fetched: leave out {name}")
+        if self._given:
+            raise ConfigurationError(f"the keys in jwks are given, not fetched: leave out {self._given[0]}")
 
     def fetcher(self, origin: tuple[bool, str, int]) -> Callable[[asyncio.AbstractEventLoop], Fetcher]:
         """Return what gives the event loop that asks its fetcher; `origin` is that of the configured URL."""
