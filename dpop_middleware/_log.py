@@ -11,6 +11,7 @@ __all__ = [
     "info_is_seen",
     "named",
     "plain",
+    "shown",
     "warn_of_idle_nonces",
     "warn_of_plain_http",
 ]
@@ -19,6 +20,7 @@ LOG = logging.getLogger("dpop_middleware")
 _LINES_PER_SECOND = 10
 _SECONDS_BETWEEN_TRACEBACKS = 60
 _LONGEST_VALUE = 200
+_LONGEST_SHOWN = 100
 # Numbers up to this are the same for every JSON parser; neither NaN nor an infinity is among them.
 _MOST_EXACT = 2**53
 
@@ -27,6 +29,13 @@ def escaped(value: object, *, most: int = _LONGEST_VALUE) -> str:
     """Return `value` as a log line shows it: in printable ASCII, cut to `most` characters, by default 200."""
     text = ascii(value[: most + 1] if isinstance(value, str) else value)
     return text if len(text) <= most else f"{text[:most]}...(cut)"
+
+
+def shown(value: object, *, most: int = _LONGEST_SHOWN) -> str:
+    """Return `value` as an error has it for the log, cut to `most` characters; the log escapes it."""
+    # A string is cut first: its repr costs more than receiving it.
+    text = repr(value[: most + 1] if isinstance(value, str) else value)
+    return text if len(text) <= most else text[:most] + "..."
 
 
 def plain(value: object) -> str | int | float | None:

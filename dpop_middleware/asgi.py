@@ -5,9 +5,9 @@ from collections.abc import Collection, Mapping
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dpop_middleware._adapter.answers import (
-    Held,
     adding_headers,
     error_response,
+    reporting,
     send_metadata,
     send_refusal,
     send_startup_failed,
@@ -30,6 +30,7 @@ from dpop_middleware._request.public_urls import PublicURLs
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware._runtime import check_event_loop
 from dpop_middleware.errors import ConfigurationError, DPoPError, InvalidRequest
+from dpop_middleware.events import HeldAcceptances
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.tokens.access_token import AccessToken
 
@@ -106,8 +107,8 @@ class DPoPMiddleware:
             send = adding_headers(send, connection)
         held = None
         if self.resource_server.reporter.wants_acceptance and connection.held is None:
-            held = Held(connection)
-            send = held.reporting(send)
+            held = connection.held = HeldAcceptances()
+            send = reporting(held, send)
         try:
             if self._anonymous(scope):
                 anonymize(scope)
@@ -122,7 +123,8 @@ class DPoPMiddleware:
                 await self.app(scope, receive, send)
         finally:
             if held is not None:
-                held.end()
+                connection.held = None
+                held.report()
 
     async def _pass_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope.get("type") != "lifespan":

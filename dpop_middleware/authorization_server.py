@@ -30,7 +30,7 @@ from dpop_middleware.errors import (
     InvalidRequest,
     Unavailable,
 )
-from dpop_middleware.jose import JOSEError, base64url
+from dpop_middleware.jose.jwk import is_thumbprint
 from dpop_middleware.nonces import NonceProvider, check_nonces, nonces_for
 from dpop_middleware.policy import DPoPPolicy, checked_policy
 from dpop_middleware.replay.store import ReplayKeyspace, ReplayStore
@@ -56,8 +56,6 @@ CHECKS: Final = (
     Check.JTI,
 )
 """The checks of a proof at a token endpoint, in this order. The bindings are checked after them."""
-
-_THUMBPRINT_SIZE = 32
 
 
 class InvalidGrant(DPoPError):
@@ -219,7 +217,8 @@ def requested_jkt(*, dpop_jkt: str | None, proof: DPoPProof | None = None) -> st
     """
     if dpop_jkt is None:
         return None if proof is None else proof.jkt
-    if not _is_thumbprint(dpop_jkt):
+    # In a request object (RFC 9101) a client may write any JSON.
+    if not is_thumbprint(dpop_jkt):
         raise InvalidRequest("the dpop_jkt of the request is not a SHA-256 thumbprint", check=Check.JKT)
     if proof is not None and proof.jkt != dpop_jkt:
         raise InvalidDPoPProof(
@@ -229,14 +228,6 @@ def requested_jkt(*, dpop_jkt: str | None, proof: DPoPProof | None = None) -> st
             actual=proof.jkt,
         )
     return dpop_jkt
-
-
-def _is_thumbprint(given: object) -> bool:
-    # In a request object (RFC 9101) a client may write any JSON.
-    try:
-        return isinstance(given, str) and len(base64url.decode(given)) == _THUMBPRINT_SIZE
-    except JOSEError:
-        return False
 
 
 def check_code_binding(proof: DPoPProof | None, *, dpop_jkt: str | None) -> None:

@@ -7,6 +7,7 @@ both.
 import logging
 import time
 from collections.abc import Callable
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,6 +30,7 @@ __all__ = [
     "AuthenticationEvent",
     "EventSink",
     "ExchangeSink",
+    "HeldAcceptances",
     "Outcome",
     "Reporter",
     "StoreExchange",
@@ -248,3 +250,32 @@ class Reporter:
                     suppressed,
                     exc_info=self._limit.traceback("on_event", error, now),
                 )
+
+
+class HeldAcceptances:
+    """The acceptances of one connection that aren't reported yet, one for each server and its siblings.
+
+    An adapter further inside may still refuse the request. Each is reported in the context in which it was
+    made.
+    """
+
+    __slots__ = ("_waiting",)
+
+    def __init__(self) -> None:
+        self._waiting: dict[Reporter, tuple[Context, Authentication, float]] = {}
+
+    def keep(self, reporter: Reporter, authentication: Authentication) -> None:
+        """Hold back one acceptance."""
+        if reporter.wants_acceptance:
+            duration = time.perf_counter() - authentication.started
+            self._waiting[reporter] = copy_context(), authentication, duration
+
+    def drop(self, reporter: Reporter) -> None:
+        """Drop the acceptance that was held back for the server that has refused the request."""
+        self._waiting.pop(reporter, None)
+
+    def report(self) -> None:
+        """Report what is held back."""
+        while self._waiting:
+            reporter, (context, authentication, duration) = self._waiting.popitem()
+            context.run(reporter.accepted, authentication, duration=duration)

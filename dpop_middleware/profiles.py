@@ -16,8 +16,7 @@ from dpop_middleware import tokens
 from dpop_middleware._log import warn_of_plain_http
 from dpop_middleware._request.secure_url import checked_hosts
 from dpop_middleware.errors import ConfigurationError
-from dpop_middleware.tokens.access_token import TOKEN_CLOCK_SKEW, AccessTokenVerifier
-from dpop_middleware.tokens.cache import MAX_CACHED_BYTES, MAX_CACHED_TOKENS
+from dpop_middleware.tokens.access_token import AccessTokenVerifier
 from dpop_middleware.tokens.claims import checked_required_claims, checked_token_types
 from dpop_middleware.tokens.optional_members import checked_clock_skew
 
@@ -168,19 +167,15 @@ def configured_verifier(
     if verifier is None:
         if issuer is None:
             raise ConfigurationError("ResourceServer takes exactly one of issuer and verifier: none is given")
-        skew, tokens, size = (
-            given[name] for name in ("token_clock_skew", "max_cached_tokens", "max_cached_bytes")
-        )
-        return _checked_profile(given["profile"]).verifier(
-            issuer=issuer,
-            audience=audience,
-            jwks=given["jwks"],
-            clock_skew=TOKEN_CLOCK_SKEW if skew is None else checked_clock_skew("token_clock_skew", skew),
-            clock=clock,
-            insecure_http_hosts=insecure_http_hosts,
-            max_cached_tokens=MAX_CACHED_TOKENS if tokens is None else tokens,
-            max_cached_bytes=MAX_CACHED_BYTES if size is None else size,
-        )
+        arguments = {name: value for name, value in given.items() if value is not None}
+        profile = arguments.pop("profile", RFC9068)
+        if not isinstance(profile, Profile):
+            raise options.refused("profile", "a Profile, such as profiles.KEYCLOAK", profile)
+        if "token_clock_skew" in arguments:
+            skew = arguments.pop("token_clock_skew")
+            arguments["clock_skew"] = checked_clock_skew("token_clock_skew", skew)
+        arguments |= {"audience": audience, "clock": clock, "insecure_http_hosts": insecure_http_hosts}
+        return profile.verifier(issuer=issuer, **arguments)
     takes = "an AccessTokenVerifier, such as JWTAccessTokenVerifier(…)"
     options.part("verifier", verifier, takes, fits=options.provides(verifier, "verify"))
     if issuer is not None or any(value is not None for value in given.values()):
@@ -190,9 +185,3 @@ def configured_verifier(
     # A verifier that is made here has logged this already.
     warn_of_plain_http(checked_hosts(insecure_http_hosts))
     return verifier
-
-
-def _checked_profile(profile: object) -> Profile:
-    if profile is not None and not isinstance(profile, Profile):
-        raise options.refused("profile", "a Profile, such as profiles.KEYCLOAK", profile)
-    return RFC9068 if profile is None else profile

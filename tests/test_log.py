@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from dpop_middleware._log import LOG, RateLimit, escaped, info_is_seen, named, plain
+from dpop_middleware._log import LOG, RateLimit, escaped, info_is_seen, named, plain, shown
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,11 @@ from dpop_middleware._log import LOG, RateLimit, escaped, info_is_seen, named, p
 )
 def test_a_value_is_printable_ascii_of_a_bounded_length(value: object, line: str) -> None:
     assert escaped(value) == line
+
+
+def test_a_value_in_an_error_is_short() -> None:
+    assert shown("x") == "'x'"
+    assert len(shown("x" * 1000)) == 103
 
 
 @pytest.mark.parametrize(

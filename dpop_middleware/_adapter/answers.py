@@ -7,12 +7,10 @@ middleware accepts requests that a route may refuse for a scope. That is one dec
 reported in the context in which it was made: the response may begin in another span of a trace.
 """
 
-import time
 import traceback
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from contextvars import Context, copy_context
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -21,23 +19,23 @@ from starlette.status import WS_1008_POLICY_VIOLATION
 from starlette.types import Message, Scope, Send
 
 from dpop_middleware._adapter.connection import Connection
-from dpop_middleware._judge.verdicts import Authentication, ErrorResponse, Headers
+from dpop_middleware._judge.verdicts import ErrorResponse, Headers
 from dpop_middleware._request.request import MAX_FIELDS, ResourceRequest
 from dpop_middleware.errors import ConfigurationError, DPoPError
-from dpop_middleware.events import Reporter
+from dpop_middleware.events import HeldAcceptances
 from dpop_middleware.resource_server import ResourceServer
 
 if TYPE_CHECKING:
     from dpop_middleware._resource_metadata import PublishedMetadata
 
 __all__ = [
-    "Held",
     "adding_headers",
     "can_deny",
     "error_response",
     "exception_headers",
     "holding",
     "raw_headers",
+    "reporting",
     "send_metadata",
     "send_refusal",
     "send_startup_failed",
@@ -141,47 +139,14 @@ def can_deny(scope: Scope) -> bool:
     return "websocket.http.response" in (scope.get("extensions") or {})
 
 
-class Held:
-    """The acceptances of one connection that aren't reported yet, one for each server and its siblings.
+def reporting(held: HeldAcceptances, send: Send) -> Send:
+    """Return a `send` that reports what is held back before the first message."""
 
-    They are held back from now on, until the first message or `end`; no outer adapter may hold them already.
-    """
+    async def send_after_reporting(message: Message) -> None:
+        held.report()
+        await send(message)
 
-    __slots__ = ("_connection", "_waiting")
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._waiting: dict[Reporter, tuple[Context, Authentication, float]] = {}
-        connection.held = self
-
-    def keep(self, reporter: Reporter, authentication: Authentication) -> None:
-        """Hold back one acceptance."""
-        if reporter.wants_acceptance:
-            duration = time.perf_counter() - authentication.started
-            self._waiting[reporter] = copy_context(), authentication, duration
-
-    def drop(self, reporter: Reporter) -> None:
-        """Drop the acceptance that was held back for the server that has refused the request."""
-        self._waiting.pop(reporter, None)
-
-    def reporting(self, send: Send) -> Send:
-        """Return a `send` that reports what is held back before the first message."""
-
-        async def send_after_reporting(message: Message) -> None:
-            self._report()
-            await send(message)
-
-        return send_after_reporting
-
-    def end(self) -> None:
-        """Report what is still held back, and hold nothing back any more."""
-        self._connection.held = None
-        self._report()
-
-    def _report(self) -> None:
-        while self._waiting:
-            reporter, (context, authentication, duration) = self._waiting.popitem()
-            context.run(reporter.accepted, authentication, duration=duration)
+    return send_after_reporting
 
 
 def _as_it_is(send: Send) -> Send:
@@ -198,8 +163,9 @@ def holding(connection: Connection) -> Generator[Callable[[Send], Send]]:
     if connection.held is not None:
         yield _as_it_is
         return
-    held = Held(connection)
+    held = connection.held = HeldAcceptances()
     try:
-        yield held.reporting
+        yield partial(reporting, held)
     finally:
-        held.end()
+        connection.held = None
+        held.report()

@@ -5,7 +5,6 @@ The common part of all framework adapters is here, and nothing is decided: a con
 """
 
 import asyncio
-from typing import Protocol
 
 from starlette.authentication import AuthCredentials, BaseUser, UnauthenticatedUser
 from starlette.types import Scope
@@ -23,14 +22,13 @@ from dpop_middleware._request.request import MAX_FIELDS, ResourceRequest
 from dpop_middleware._runtime import check_event_loop
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, DPoPError
-from dpop_middleware.events import Reporter
+from dpop_middleware.events import HeldAcceptances, Reporter
 from dpop_middleware.resource_server import ResourceServer
 
 __all__ = [
     "AUTHENTICATED",
     "Connection",
     "DPoPUser",
-    "HeldAcceptances",
     "anonymize",
     "check_scope_type",
     "checked_resource_server",
@@ -64,18 +62,6 @@ class DPoPUser(BaseUser):
     def identity(self) -> str:
         """The token's subject, or `client:` and its client if it has no subject: `AccessToken.identity`."""
         return self.access_token.identity
-
-
-class HeldAcceptances(Protocol):
-    """Holds acceptances back until it is known that nothing refuses the request."""
-
-    def keep(self, reporter: Reporter, authentication: Authentication) -> None:
-        """Hold back one acceptance."""
-        ...
-
-    def drop(self, reporter: Reporter) -> None:
-        """Drop the acceptance that was held back for the server that has refused the request."""
-        ...
 
 
 class Connection:

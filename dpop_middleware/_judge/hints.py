@@ -11,7 +11,7 @@ from dpop_middleware.checks import Check, Reason
 from dpop_middleware.errors import DPoPError, InvalidDPoPProof, InvalidToken, UseDPoPNonce
 from dpop_middleware.jose.strict import media_type
 from dpop_middleware.policy import POST_QUANTUM_ALGORITHMS, SUPPORTED_ALGORITHMS
-from dpop_middleware.tokens.spelling import difference
+from dpop_middleware.tokens.claims import difference
 
 __all__ = ["hint_of"]
 

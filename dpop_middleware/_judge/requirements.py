@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
+from dpop_middleware._log import shown
 from dpop_middleware._options import predicates, tokens, whole_number
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import InsufficientScope, InsufficientUserAuthentication, InvalidToken
-from dpop_middleware.tokens.access_token import LONGEST_CLOCK_SKEW, AccessToken, shown
+from dpop_middleware.tokens.access_token import LONGEST_CLOCK_SKEW, AccessToken
 
 __all__ = [
     "NOTHING_REQUIRED",

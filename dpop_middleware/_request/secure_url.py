@@ -7,16 +7,27 @@ clear (RFC 8414 section 6.2, RFC 9728 section 7.1).
 import ipaddress
 import re
 from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 from dpop_middleware._options import refused
-from dpop_middleware._request.uri import BaseURL, URIError, parse_base_url
+from dpop_middleware._request.uri import BaseURL, URIError, normalize, parse_base_url
 from dpop_middleware.errors import ConfigurationError
 
-__all__ = ["checked_hosts", "checked_url", "is_loopback", "is_this_machine", "shown_url"]
+__all__ = [
+    "Endpoint",
+    "checked_endpoint",
+    "checked_hosts",
+    "checked_url",
+    "is_loopback",
+    "is_this_machine",
+    "shown_url",
+]
 
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 # From where the user information may begin, also where slashes are missing or too many, to the last @.
 _USER = re.compile(r"((?:[A-Za-z][A-Za-z0-9+.-]*+:(?=/))?+/*+).*@", re.DOTALL)
+# Not the two slashes after the scheme.
+_EMPTY_SEGMENTS = re.compile(r"(?<![:/])/{2,}")
 _NUMBERS = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+)){0,3}")
 
 
@@ -97,4 +108,43 @@ def checked_url(name: str, url: object, *, insecure_http_hosts: Collection[str])
     raise ConfigurationError(
         f"{name} takes an https URL, not {url!r}: to use plain http anyway, "
         f"name its host in insecure_http_hosts=({base.host!r},)"
+    )
+
+
+class Endpoint(NamedTuple):
+    """Where a document is: the host to connect to and the target to request, which is path and query."""
+
+    url: str
+    secure: bool
+    host: str
+    port: int
+    target: str
+
+    @property
+    def origin(self) -> tuple[bool, str, int]:
+        """Whether it is https, the host and the port: equal for all URLs of one origin."""
+        return (self.secure, self.host, self.port)
+
+
+def checked_endpoint(name: str, url: object, *, insecure_http_hosts: Collection[str]) -> Endpoint:
+    """Parse the URL of a document; `name` is the option or member that holds it, for the message.
+
+    It may have a query. Otherwise it is judged as in `checked_url`, and ConfigurationError is raised.
+    """
+    if not isinstance(url, str):
+        raise refused(name, "an https URL as a string", url)
+    base_url, mark, query = url.partition("?")
+    # Empty segments are legal, and some issuers write them; they matter only in the target.
+    base = checked_url(name, _EMPTY_SEGMENTS.sub("/", base_url), insecure_http_hosts=insecure_http_hosts)
+    if not all("!" <= character <= "~" and character != "#" for character in query):
+        raise ConfigurationError(f"{name} has an illegal character in its query: percent-encode it")
+    port = base.authority.rpartition("]")[2].partition(":")[2]
+    secure = base.scheme == "https"
+    return Endpoint(
+        url=url,
+        secure=secure,
+        host=base.host,
+        port=int(port) if port else (443 if secure else 80),
+        # The path of a base URL has lost its last slash, which counts here.
+        target=normalize(base_url).removeprefix(base.origin) + mark + query,
     )

@@ -28,7 +28,7 @@ from dpop_middleware.policy import SUPPORTED_ALGORITHMS
 from dpop_middleware.profiles import KNOWN, RFC9068, Profile
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 from dpop_middleware.tokens.claims import NEVER_DROPPED, ClaimRules, checked_token_types, judge_claims
-from dpop_middleware.tokens.issuer_keys import StaticKeySource
+from dpop_middleware.tokens.jwks import StaticKeySource
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
 from dpop_middleware.tokens.signed_token import has_three_segments, parse_signed_token
 

@@ -11,14 +11,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Final
 
+from dpop_middleware._log import shown
 from dpop_middleware._options import names
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import InvalidToken
 from dpop_middleware.jose import JOSEError, strict
-from dpop_middleware.tokens.access_token import AccessToken, shown
+from dpop_middleware.tokens.access_token import AccessToken
 from dpop_middleware.tokens.cache import read_only_claims
 from dpop_middleware.tokens.claims import ClaimRules, judge_claims
-from dpop_middleware.tokens.jwks import KeySource
+from dpop_middleware.tokens.issuer_keys import KeySource
 from dpop_middleware.tokens.signed_token import SignedToken, SigningKeys, parse_signed_token
 
 __all__ = [

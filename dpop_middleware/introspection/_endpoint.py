@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dpop_middleware import client
 from dpop_middleware.introspection._transport import (
-    AnswerError,
     BoundedTransport,
     ConnectionLostError,
     EndpointError,
@@ -236,7 +235,7 @@ class Endpoint:
             raise ConnectionLostError(f"{url}: {type(error).__name__}: {error}".removesuffix(": ")) from error
         except httpx2.HTTPError as error:
             raise EndpointError(f"{url}: {type(error).__name__}: {error}".removesuffix(": ")) from error
-        except AnswerError as error:
+        except FetchError as error:
             raise EndpointError(f"{url}: {error}", blocked=True) from error
         except Exception as error:  # noqa: BLE001 - a token source of the user's may fail with anything
             # Its message may quote a token.

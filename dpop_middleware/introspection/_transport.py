@@ -22,7 +22,6 @@ except ModuleNotFoundError as error:
     ) from error
 
 __all__ = [
-    "AnswerError",
     "BoundedTransport",
     "ConnectionLostError",
     "EndpointError",
@@ -40,10 +39,6 @@ _LONGEST_RETRY_AFTER: Final = 60
 # Nothing can be asked now, or this server may not ask. Any other status is about one token.
 _OVERLOADED: Final = frozenset({408, 429, 502, 503, 504})
 _NOT_ALLOWED: Final = frozenset({401, 403, 404, 405, 407, *range(300, 400)})
-
-
-class AnswerError(Exception):
-    """An answer that won't be read."""
 
 
 class EndpointError(Exception):
@@ -118,14 +113,14 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
         self._inner: dict[Proxy | None, httpx2.AsyncHTTPTransport] = {}
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send one request and return its answer with the whole body; raises AnswerError.
+        """Send one request and return its answer with the whole body; raises FetchError.
 
         A refusal whose body can't be read has none: its status and its fields count.
         """
         answer = await self._sent(request)
         try:
             body = await self._read(answer)
-        except (AnswerError, httpx2.RemoteProtocolError, httpx2.ReadError):
+        except (FetchError, httpx2.RemoteProtocolError, httpx2.ReadError):
             if answer.status_code == _OK:
                 raise
             body = b""
@@ -170,11 +165,8 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
         async for piece in stream:
             body += piece
             if len(body) > self._limit:
-                raise AnswerError(TOO_LARGE)
-        try:
-            return decoded(bytes(body), answer.headers.get("Content-Encoding"), limit=self._limit)
-        except FetchError as error:
-            raise AnswerError(str(error)) from error
+                raise FetchError(TOO_LARGE)
+        return decoded(bytes(body), answer.headers.get("Content-Encoding"), limit=self._limit)
 
 
 def _httpx2_proxy(proxy: Proxy) -> httpx2.Proxy:

@@ -5,7 +5,6 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from dpop_middleware._options import credential
@@ -34,7 +33,6 @@ _ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer
 _ASSERTION_LIFETIME: Final = 60
 # RFC 9110 section 11.2
 _TOKEN68: Final = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
-_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 def _require_key(key: object) -> None:
@@ -118,8 +116,8 @@ ClientAuthentication: TypeAlias = ClientSecretBasic | ClientSecretPost | Private
 class RequestCredentials:
     """The header fields and form parameters to add to one request."""
 
-    headers: Mapping[str, str] = field(repr=False)
-    form: Mapping[str, str] = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    form: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 def request_credentials(
@@ -128,22 +126,20 @@ def request_credentials(
     """Return the credentials of one request at `now`, in seconds since the epoch; none for a BoundToken."""
     if isinstance(authentication, ClientSecretBasic):
         basic = basic_credentials(authentication.client_id, authentication.client_secret)
-        return RequestCredentials(headers={"Authorization": basic}, form=_NOTHING)
+        return RequestCredentials(headers={"Authorization": basic})
     if isinstance(authentication, ClientSecretPost):
         return RequestCredentials(
-            headers=_NOTHING,
-            form={"client_id": authentication.client_id, "client_secret": authentication.client_secret},
+            form={"client_id": authentication.client_id, "client_secret": authentication.client_secret}
         )
     if isinstance(authentication, PrivateKeyJWT):
         return RequestCredentials(
-            headers=_NOTHING,
             form={
                 "client_id": authentication.client_id,
                 "client_assertion_type": _ASSERTION_TYPE,
                 "client_assertion": _assertion(authentication, issuer=issuer, now=now),
             },
         )
-    return RequestCredentials(headers=_NOTHING, form=_NOTHING)
+    return RequestCredentials()
 
 
 def _assertion(authentication: PrivateKeyJWT, *, issuer: str, now: float) -> str:

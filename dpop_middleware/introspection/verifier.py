@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from dpop_middleware import _options as options
 from dpop_middleware._log import warn_of_plain_http
-from dpop_middleware._request.secure_url import checked_hosts
+from dpop_middleware._request.secure_url import checked_endpoint, checked_hosts
 from dpop_middleware._runtime import system_time
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, InvalidToken, Unavailable
@@ -34,10 +34,8 @@ from dpop_middleware.tokens.access_token import TOKEN_CLOCK_SKEW, AccessToken
 from dpop_middleware.tokens.admission import Admission
 from dpop_middleware.tokens.cache import MAX_CACHED_BYTES
 from dpop_middleware.tokens.claims import claim_rules
-from dpop_middleware.tokens.connections import checked_proxy
-from dpop_middleware.tokens.fetch import checked_endpoint, checked_ssl_context
-from dpop_middleware.tokens.fetch_options import FetchOptions
-from dpop_middleware.tokens.issuer_keys import check_issuer, issuer_keys
+from dpop_middleware.tokens.connections import checked_proxy, checked_ssl_context
+from dpop_middleware.tokens.issuer_keys import FetchOptions, check_issuer, issuer_keys
 from dpop_middleware.tokens.remote_key_source import Lifetimes
 
 __all__ = ["IntrospectionHealth", "IntrospectionVerifier"]

@@ -6,7 +6,7 @@ Each accepted key has exactly one spelling of its required members, so that it h
 import hashlib
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurve, EllipticCurvePublicKey
@@ -17,7 +17,14 @@ from dpop_middleware.checks import Check, Reason
 from dpop_middleware.jose import JOSEError, base64url
 from dpop_middleware.jose.algorithms import ED25519_NAMES, MLDSA, Algorithm, MLDSAPublicKey, PublicKey
 
-__all__ = ["PRIVATE_MEMBERS", "REQUIRED_MEMBERS", "public_key", "thumbprint", "without_unset"]
+__all__ = [
+    "PRIVATE_MEMBERS",
+    "REQUIRED_MEMBERS",
+    "is_thumbprint",
+    "public_key",
+    "thumbprint",
+    "without_unset",
+]
 
 PRIVATE_MEMBERS: Final = ("d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv")
 """The members with private or symmetric key material (RFC 7518 section 6, RFC 9964 section 3)."""
@@ -44,6 +51,8 @@ REQUIRED_MEMBERS: Final = {
 
 # The characters that their values consist of: none needs escaping in JSON, or could end a string early.
 _is_plain: Final = re.compile(r"[A-Za-z0-9_-]+").fullmatch
+# 43 characters, of which the last one carries only four bits.
+_THUMBPRINT: Final = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")
 
 
 def _refused(description: str, member: str | None = None) -> JOSEError:
@@ -186,3 +195,8 @@ def thumbprint(jwk: Mapping[str, Any]) -> str:
             raise _refused("the JWK lacks a required member", name)
         members.append(f'"{name}":"{value}"')
     return base64url.encode(hashlib.sha256(f"{{{','.join(members)}}}".encode("ascii")).digest())
+
+
+def is_thumbprint(value: object) -> TypeGuard[str]:
+    """Whether `value` is a SHA-256 thumbprint, as `thumbprint` returns it, of whatever key."""
+    return isinstance(value, str) and _THUMBPRINT.fullmatch(value) is not None

@@ -71,34 +71,36 @@ HEADER: Final = Bounds(size=4 * 1024, structure=256, containers=16, escapes=160,
 """The bounds of a header."""
 
 
+def _not_json(description: str) -> JOSEError:
+    return JOSEError(description, check=Check.FORMAT, reason=Reason.NOT_JSON)
+
+
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise JOSEError(
-            "an object in the text has the same member name twice", check=Check.FORMAT, reason=Reason.NOT_JSON
-        )
+        raise _not_json("an object in the text has the same member name twice")
     return members
 
 
 def _integer(text: str) -> int:
     if len(text) > _MAX_INTEGER_LENGTH:
-        raise JOSEError("a JSON number is out of range", check=Check.FORMAT, reason=Reason.NOT_JSON)
+        raise _not_json("a JSON number is out of range")
     return int(text)
 
 
 def _float(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise JOSEError("a JSON number is out of range", check=Check.FORMAT, reason=Reason.NOT_JSON)
+        raise _not_json("a JSON number is out of range")
     return number
 
 
 def _fraction(_number: str) -> None:
-    raise JOSEError("a number has a fraction or an exponent", check=Check.FORMAT, reason=Reason.NOT_JSON)
+    raise _not_json("a number has a fraction or an exponent")
 
 
 def _constant(_name: str) -> None:
-    raise JOSEError("NaN and Infinity are not JSON", check=Check.FORMAT, reason=Reason.NOT_JSON)
+    raise _not_json("NaN and Infinity are not JSON")
 
 
 # By whether there are enough digits for a long integer (otherwise no integer costs a call), and by whether
@@ -127,7 +129,7 @@ def _check_depth(value: object) -> None:
         ]
         if not level:
             return
-    raise JOSEError("the text is nested too deep", check=Check.FORMAT, reason=Reason.NOT_JSON)
+    raise _not_json("the text is nested too deep")
 
 
 def _object_in(data: bytes, counted: bytes, *, fractions: bool) -> dict[str, Any]:
@@ -142,13 +144,11 @@ def _object_in(data: bytes, counted: bytes, *, fractions: bool) -> dict[str, Any
     except JOSEError:
         raise
     except (ValueError, RecursionError) as error:
-        raise JOSEError(
-            "the text is not JSON in UTF-8", check=Check.FORMAT, reason=Reason.NOT_JSON
-        ) from error
+        raise _not_json("the text is not JSON in UTF-8") from error
     if end != len(text):
-        raise JOSEError("the text is not JSON in UTF-8", check=Check.FORMAT, reason=Reason.NOT_JSON)
+        raise _not_json("the text is not JSON in UTF-8")
     if not isinstance(value, dict):
-        raise JOSEError("the text is not a JSON object", check=Check.FORMAT, reason=Reason.NOT_JSON)
+        raise _not_json("the text is not a JSON object")
     return value
 
 
@@ -188,11 +188,7 @@ def parse_untrusted_object(data: bytes, bounds: Bounds = CLAIMS) -> dict[str, An
         or (containers := counted.count(b"{") + counted.count(b"[")) > bounds.containers
         or counted.count(b"\\") > bounds.escapes
     ):
-        raise JOSEError(
-            "the text is too large, or has too many members or escapes",
-            check=Check.FORMAT,
-            reason=Reason.NOT_JSON,
-        )
+        raise _not_json("the text is too large, or has too many members or escapes")
     value = _object_in(data, counted, fractions=bounds.fractions)
     if containers > MAX_DEPTH:
         _check_depth(value)

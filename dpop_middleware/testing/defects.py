@@ -4,7 +4,6 @@ Every defect starts from an honest proof and changes one thing, signed again wit
 possible, so that only the check under test can refuse it.
 """
 
-import hashlib
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from dpop_middleware.checks import Check
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.jose import base64url
 from dpop_middleware.testing.issuer import ABSENT, Absent, encode_jws, merged
+from dpop_middleware.tokens.access_token import token_hash
 
 __all__ = ["BROKEN_PROOFS", "BrokenProof", "HonestProof", "broken_proof"]
 
@@ -55,7 +55,7 @@ class HonestProof:
             "htm": self.method,
             "htu": self.url.split("#")[0].split("?")[0],
             "iat": int(self.now),
-            "ath": ABSENT if self.access_token is None else _hash(self.access_token),
+            "ath": ABSENT if self.access_token is None else token_hash(self.access_token),
             "nonce": ABSENT if self.nonce is None else self.nonce,
         }
         return encode_jws(
@@ -84,10 +84,6 @@ class BrokenProof:
     presentations: int = 1
     by_time: bool = False
     needs_token: bool = False
-
-
-def _hash(text: str) -> str:
-    return base64url.encode(hashlib.sha256(text.encode("ascii")).digest())
 
 
 def _header(**members: Any) -> Callable[[HonestProof], _Fields]:
@@ -206,7 +202,7 @@ _TABLE: Final = (
     BrokenProof(name="htu_of_another_host", fields=_other_host, check=Check.HTU),
     BrokenProof(name="no_ath", fields=_claims(ath=ABSENT), check=Check.ATH, needs_token=True),
     BrokenProof(
-        name="wrong_ath", fields=_claims(ath=_hash("another token")), check=Check.ATH, needs_token=True
+        name="wrong_ath", fields=_claims(ath=token_hash("another token")), check=Check.ATH, needs_token=True
     ),
     BrokenProof(name="bad_signature", fields=_altered_signature, check=Check.SIGNATURE),
     BrokenProof(

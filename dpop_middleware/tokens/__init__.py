@@ -8,15 +8,13 @@ From the top down:
     several_verifiers.py  JWTOrOpaqueVerifier and MultiIssuerVerifier, which consist of other verifiers
     named_issuers.py      the issuer that a token names, unverified, looked up where it isn't configured
     signed_token.py       the form and the header of a token, and the key that signed it
-    claims.py             the claims of a token, parsed and judged
+    claims.py             the claims of a token, parsed and judged; how names differ that are alike
     cache.py              tokens that were verified before, and the rule of eviction
-    spelling.py           how two names differ that are alike, for errors and hints
     issuer_keys.py        the keys that the option `jwks` gives, or their source, by discovery for instance
     remote_key_source.py  keys that are fetched and kept fresh
     admission.py          bounds against made-up tokens: requests that wait, questions, answers 503
-    jwks.py               a JWK Set, which of its keys fit (RFC 7517), and the source of the newest set
-    fetch_options.py      the fetcher that a verifier's options ask for, or a function of the user's own
-    fetch.py              one bounded HTTP GET
+    jwks.py               a JWK Set, which of its keys fit (RFC 7517), and keys that were given once
+    fetch.py              one bounded HTTP GET, or a function of the user's own
     connections.py        its connection: a deadline, a byte limit, a tunnel through an egress proxy
 """
 

@@ -19,7 +19,6 @@ __all__ = [
     "AccessTokenVerifier",
     "Actor",
     "AuthorizationDetail",
-    "shown",
     "token_hash",
 ]
 
@@ -30,7 +29,6 @@ LONGEST_CLOCK_SKEW: Final = 300.0
 """The most that a verifier may allow; after that a resource server itself refuses the token."""
 
 _MOST_ACTORS: Final = 8
-_SHOWN: Final = 100
 _CLIENT: Final = "client:"
 _SUBJECT: Final = "subject:"
 
@@ -76,13 +74,6 @@ class Actor:
         """
         name = self.subject or f"{_CLIENT}{self.client_id}"
         return name if self.issuer is None else f"{self.issuer} {name}"
-
-
-def shown(value: object, *, most: int = _SHOWN) -> str:
-    """Return a value of a token for the log, shortened to `most` characters."""
-    # A string is shortened first: escaping it costs more than receiving it.
-    text = repr(value[: most + 1] if isinstance(value, str) else value)
-    return text if len(text) <= most else text[:most] + "..."
 
 
 def _authorization_details_in(claims: Mapping[str, Any]) -> tuple[AuthorizationDetail, ...]:

@@ -5,16 +5,17 @@ issuer that writes a claim in another form means something unknown here.
 """
 
 import math
-import re
-from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, Final, NamedTuple
 
+from dpop_middleware._log import shown
 from dpop_middleware._options import SCOPE_TOKEN, names, names_or_one, refused
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import InvalidToken
 from dpop_middleware.jose import LATEST_TIME, JOSEError, strict
+from dpop_middleware.jose.jwk import is_thumbprint
 from dpop_middleware.jose.strict import media_type
-from dpop_middleware.tokens.access_token import AccessToken, shown
+from dpop_middleware.tokens.access_token import AccessToken
 from dpop_middleware.tokens.cache import VerifiedToken, read_only_claims
 from dpop_middleware.tokens.optional_members import checked_clock_skew
 
@@ -25,6 +26,7 @@ __all__ = [
     "checked_required_claims",
     "checked_token_types",
     "claim_rules",
+    "difference",
     "judge_claims",
     "speaks_for_nobody",
 ]
@@ -32,8 +34,6 @@ __all__ = [
 NEVER_DROPPED = ("iss", "exp", "aud")
 """The claims that say which issuer a token is from, until when it is valid, and for which audience."""
 
-# RFC 7638 with SHA-256: 43 characters, of which the last one carries only four bits.
-_THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")
 _CERTIFICATE = "x5t#S256"
 _MOST_OF_AN_ISSUER = 600
 
@@ -219,6 +219,26 @@ def another_issuer(named: object, expected: str | tuple[str, ...]) -> InvalidTok
     )
 
 
+# For a machine these are two names (RFC 7519 section 2).
+_DIFFERENCES: Final[tuple[tuple[str, Callable[[str], str]], ...]] = (
+    ("only a trailing slash differs", lambda name: name.rstrip("/")),
+    ("only upper and lower case differ", str.lower),
+    ("a trailing slash and upper and lower case differ", lambda name: name.rstrip("/").lower()),
+)
+
+
+def difference(ours: Iterable[str], theirs: Iterable[str]) -> str | None:
+    """Return how one of `ours` differs from one of `theirs`, None where they differ in more than spelling.
+
+    Of several pairs, the one that differs least counts.
+    """
+    ours, theirs = tuple(ours), tuple(theirs)
+    for words, unified in _DIFFERENCES:
+        if not set(map(unified, ours)).isdisjoint(map(unified, theirs)):
+            return words
+    return None
+
+
 def _judge_issuer(claims: Mapping[str, Any], rules: ClaimRules) -> None:
     if claims["iss"] != rules.issuer:
         raise another_issuer(claims["iss"], rules.issuer)
@@ -254,7 +274,7 @@ def _confirmation(claims: Mapping[str, Any]) -> str | None:
         return None
     cnf = claims["cnf"]
     jkt = cnf.get("jkt") if isinstance(cnf, dict) and cnf.get(_CERTIFICATE) is None else None
-    if not isinstance(jkt, str) or not _THUMBPRINT.fullmatch(jkt):
+    if not is_thumbprint(jkt):
         raise InvalidToken(
             "the access token is bound by a confirmation method that is not supported here",
             check=Check.BINDING,

@@ -11,6 +11,7 @@ import base64
 import contextlib
 import io
 import socket
+import ssl
 import time
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -18,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
 from dpop_middleware._log import plain
+from dpop_middleware._options import refused
 from dpop_middleware._request.uri import URIError, parse_base_url
 from dpop_middleware.errors import ConfigurationError
 
@@ -29,6 +31,7 @@ __all__ = [
     "Proxy",
     "ProxyChoice",
     "checked_proxy",
+    "checked_ssl_context",
     "connected",
 ]
 
@@ -208,3 +211,17 @@ def _parsed(url: object, refusal: str) -> Proxy:
         raise ConfigurationError(f"{refusal}: TLS goes through the proxy, to the issuer")
     basic = base64.b64encode(unquote(user).encode()).decode("ascii")
     return Proxy(host=base.host, port=port, authorization=f"Basic {basic}" if at else "")
+
+
+def checked_ssl_context(context: object) -> ssl.SSLContext | None:
+    """Return the option `ssl_context`, or raise ConfigurationError for one that trusts everybody."""
+    if context is None:
+        return None
+    if not isinstance(context, ssl.SSLContext):
+        raise refused("ssl_context", "an ssl.SSLContext", context)
+    if context.verify_mode is not ssl.CERT_REQUIRED or not context.check_hostname:
+        raise ConfigurationError(
+            "ssl_context takes one that checks certificates and host names: for a private CA use "
+            "ssl.create_default_context(cafile=...)"
+        )
+    return context

@@ -1,26 +1,27 @@
-"""One bounded HTTP GET, for documents that decide what is trusted.
+"""One bounded HTTP GET, for documents that decide what is trusted, or the user's own function in its place.
 
 It blocks, and runs in a thread of its own. It is bounded in total time (connect, proxy, TLS handshake,
 headers, body) and in bytes, both read from the connection and after decompression. At most two redirects are
 followed, within the origin only. Only a configured proxy is used, and only status 200 is accepted. Configured
-header fields are sent to the configured origin only.
+header fields are sent to the configured origin only. Of the user's function the time and the size of the
+result are bounded.
 """
 
+import asyncio
+import concurrent.futures
 import http.client
 import re
 import ssl
 import zlib
-from collections.abc import Collection, Mapping
-from typing import Any, Final, NamedTuple
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, TypeAlias
 from urllib.parse import urljoin
 
-from dpop_middleware._log import plain
+from dpop_middleware._log import plain, shown
 from dpop_middleware._options import HTTP_TOKEN, refused
-from dpop_middleware._request.secure_url import checked_url
-from dpop_middleware._request.uri import normalize
+from dpop_middleware._request.secure_url import Endpoint, checked_endpoint
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.jose import JOSEError, strict
-from dpop_middleware.tokens.access_token import shown
 from dpop_middleware.tokens.connections import (
     TOO_LARGE,
     BoundedSocket,
@@ -31,14 +32,15 @@ from dpop_middleware.tokens.connections import (
 )
 
 __all__ = [
-    "Endpoint",
+    "Fetch",
     "FetchHeaders",
     "Fetcher",
-    "checked_endpoint",
+    "OwnFetcher",
     "checked_headers",
-    "checked_ssl_context",
     "decoded",
 ]
+
+Fetch: TypeAlias = Callable[[str], Awaitable[bytes]]
 
 _USUAL: Final = {
     # A key set's own type (RFC 7517 section 8.5.1), without which some servers answer 406.
@@ -63,8 +65,6 @@ _OURS: Final = frozenset(
         "upgrade",
     }
 )
-# Not the two slashes after the scheme.
-_EMPTY_SEGMENTS: Final = re.compile(r"(?<![:/])/{2,}")
 _HEADERS_ALLOWANCE = 64 * 1024
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 2
@@ -102,59 +102,6 @@ class FetchHeaders:
     def to(self, origin: tuple[bool, str, int]) -> dict[str, str]:
         """Return the fields of a request to `origin`."""
         return self._added if origin == self._origin else _USUAL
-
-
-class Endpoint(NamedTuple):
-    """Where a document is: the host to connect to and the target to request, which is path and query."""
-
-    url: str
-    secure: bool
-    host: str
-    port: int
-    target: str
-
-    @property
-    def origin(self) -> tuple[bool, str, int]:
-        """Whether it is https, the host and the port: equal for all URLs of one origin."""
-        return (self.secure, self.host, self.port)
-
-
-def checked_endpoint(name: str, url: object, *, insecure_http_hosts: Collection[str]) -> Endpoint:
-    """Parse the URL of a document; `name` is the option or member that holds it, for the message.
-
-    It may have a query. Otherwise it is judged as in `checked_url`, and ConfigurationError is raised.
-    """
-    if not isinstance(url, str):
-        raise refused(name, "an https URL as a string", url)
-    base_url, mark, query = url.partition("?")
-    # Empty segments are legal, and some issuers write them; they matter only in the target.
-    base = checked_url(name, _EMPTY_SEGMENTS.sub("/", base_url), insecure_http_hosts=insecure_http_hosts)
-    if not all("!" <= character <= "~" and character != "#" for character in query):
-        raise ConfigurationError(f"{name} has an illegal character in its query: percent-encode it")
-    port = base.authority.rpartition("]")[2].partition(":")[2]
-    secure = base.scheme == "https"
-    return Endpoint(
-        url=url,
-        secure=secure,
-        host=base.host,
-        port=int(port) if port else (443 if secure else 80),
-        # The path of a base URL has lost its last slash, which counts here.
-        target=normalize(base_url).removeprefix(base.origin) + mark + query,
-    )
-
-
-def checked_ssl_context(context: object) -> ssl.SSLContext | None:
-    """Return the option `ssl_context`, or raise ConfigurationError for one that trusts everybody."""
-    if context is None:
-        return None
-    if not isinstance(context, ssl.SSLContext):
-        raise refused("ssl_context", "an ssl.SSLContext", context)
-    if context.verify_mode is not ssl.CERT_REQUIRED or not context.check_hostname:
-        raise ConfigurationError(
-            "ssl_context takes one that checks certificates and host names: for a private CA use "
-            "ssl.create_default_context(cafile=...)"
-        )
-    return context
 
 
 def _final_response(sock: Any) -> http.client.HTTPResponse:
@@ -294,3 +241,47 @@ def _redirection(endpoint: Endpoint, location: str) -> Endpoint:
         )
     except (ConfigurationError, ValueError) as error:
         raise FetchError(f"it redirects to an unacceptable URL: {shown(location)}") from error
+
+
+class OwnFetcher(Fetcher):
+    """Gets JSON objects by the user's own function `fetch`, in the event loop `loop`, to which it belongs.
+
+    It may use any HTTP client. It isn't checked where it connects, nor whether it checks certificates.
+    """
+
+    def __init__(self, fetch: Fetch, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self._fetch = fetch
+        self._loop = loop
+
+    def body(self, endpoint: Endpoint, *, deadline: Deadline, limit: int) -> bytes:
+        """Return what the function returns for the URL of `endpoint`; raises FetchError.
+
+        Of an exception only the class name is reported: its message may hold secrets.
+        """
+        seconds = deadline.remaining()
+        asked = self._asked(endpoint.url)
+        try:
+            future = asyncio.run_coroutine_threadsafe(asked, self._loop)
+        except RuntimeError as error:
+            asked.close()
+            raise FetchError("the event loop that asked is closed") from error
+        try:
+            # Not `result`: the user's function may raise anything, and then there are no new keys.
+            raised = future.exception(seconds)
+        except concurrent.futures.CancelledError as cancelled:
+            raise FetchError("fetch was cancelled") from cancelled
+        except TimeoutError as late:
+            future.cancel()
+            raise FetchError("no complete answer within the time limit") from late
+        if raised is not None:
+            raise FetchError(f"fetch raised {type(raised).__name__}") from raised
+        body: object = future.result()
+        if not isinstance(body, bytes):
+            raise FetchError(f"fetch returned {type(body).__name__}, not bytes")
+        if len(body) > limit:
+            raise FetchError(TOO_LARGE)
+        return body
+
+    async def _asked(self, url: str) -> bytes:
+        return await self._fetch(url)

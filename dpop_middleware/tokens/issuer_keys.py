@@ -3,33 +3,29 @@
 RFC 8414, OpenID Connect Discovery 1.0.
 """
 
+import asyncio
 import re
+import ssl
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
-from dpop_middleware._options import part
-from dpop_middleware._request.secure_url import checked_url, is_this_machine
+from dpop_middleware._log import shown
+from dpop_middleware._options import part, refused
+from dpop_middleware._request.secure_url import Endpoint, checked_endpoint, checked_url, is_this_machine
 from dpop_middleware.errors import ConfigurationError
-from dpop_middleware.health import IssuerKeysHealth
 from dpop_middleware.jose import JOSEError
-from dpop_middleware.tokens.access_token import shown
-from dpop_middleware.tokens.connections import Deadline, FetchError
-from dpop_middleware.tokens.fetch import Endpoint, Fetcher, checked_endpoint
-from dpop_middleware.tokens.fetch_options import AskingInItsLoop, FetchOptions, OwnFetcher
-from dpop_middleware.tokens.jwks import (
-    KeySet,
-    KeySource,
-    LeftOut,
-    log_left_out,
-    parse_key_set,
-)
+from dpop_middleware.tokens.claims import difference
+from dpop_middleware.tokens.connections import Deadline, FetchError, checked_proxy, checked_ssl_context
+from dpop_middleware.tokens.fetch import Fetch, Fetcher, FetchHeaders, OwnFetcher, checked_headers
+from dpop_middleware.tokens.jwks import KeySet, LeftOut, StaticKeySource, log_left_out, parse_key_set
 from dpop_middleware.tokens.remote_key_source import Lifetimes, RemoteKeySource
-from dpop_middleware.tokens.spelling import difference
 
 __all__ = [
     "Discovery",
-    "StaticKeySource",
+    "FetchOptions",
+    "KeySource",
     "check_issuer",
     "endpoint_named",
     "issuer_keys",
@@ -116,14 +112,13 @@ class Discovery:
     shares with others, somebody else may be there.
     """
 
-    def __init__(self, issuer: str, *, fetcher: Fetcher, insecure_http_hosts: Collection[str]) -> None:
+    def __init__(self, issuer: str, *, insecure_http_hosts: Collection[str]) -> None:
         self._issuer = issuer
-        self._fetcher = fetcher
         self._hosts = insecure_http_hosts
         self._urls: tuple[str, ...] = metadata_urls(issuer, insecure_http_hosts=insecure_http_hosts)
 
-    def endpoint(self, *, deadline: Deadline) -> Endpoint:
-        """Fetch the metadata and return the endpoint that it names.
+    def endpoint(self, fetcher: Fetcher, *, deadline: Deadline) -> Endpoint:
+        """Fetch the metadata by `fetcher` and return the endpoint that it names.
 
         Raises FetchError with the reasons when neither document names it.
         """
@@ -131,7 +126,7 @@ class Discovery:
         for url in self._urls:
             endpoint = checked_endpoint("issuer", url, insecure_http_hosts=self._hosts)
             try:
-                metadata = self._fetcher.get(endpoint, deadline=deadline, limit=_METADATA_LIMIT)
+                metadata = fetcher.get(endpoint, deadline=deadline, limit=_METADATA_LIMIT)
             except FetchError as error:
                 reasons.append(str(error) if url in str(error) else f"{url}: {error}")
                 if deadline.is_over:
@@ -146,6 +141,56 @@ class Discovery:
                 # What to do about a document that is there comes before one that isn't.
                 reasons.insert(0, f"{error} (at {url})")
         raise FetchError("; ".join(reasons))
+
+
+KeySource: TypeAlias = RemoteKeySource | StaticKeySource
+"""Gives a verifier the issuer's newest keys: those that are fetched, or those that were given."""
+
+
+class FetchOptions:
+    """How an issuer's documents are fetched, by a verifier's options; each is None where it isn't set.
+
+    - `proxy`: the URL of an egress proxy, or `"environment"`.
+    - `headers`: header fields for the configured origin.
+    - `ssl_context`: for private CAs.
+    - `fetch`: an async function from a URL to bytes, in place of the other options.
+
+    Raises ConfigurationError.
+    """
+
+    def __init__(
+        self,
+        *,
+        proxy: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        fetch: Fetch | None = None,
+    ) -> None:
+        self._proxy = checked_proxy("jwks_proxy", proxy)
+        self._headers = checked_headers(headers)
+        self._ssl_context = checked_ssl_context(ssl_context)
+        self._fetch = fetch
+        ours = {"jwks_proxy": proxy, "jwks_headers": headers, "ssl_context": ssl_context}
+        if fetch is not None and not callable(fetch):
+            raise refused("fetch", "an async function from a URL to bytes", fetch)
+        if fetch is not None and any(ours.values()):
+            raise ConfigurationError(
+                "fetch itself gets the documents: leave out jwks_proxy, jwks_headers and ssl_context"
+            )
+        self._given = [name for name, value in {**ours, "fetch": fetch}.items() if value]
+
+    def check_none_is_set(self) -> None:
+        """Raise ConfigurationError if an option is set: the keys were given, and nothing is fetched."""
+        if self._given:
+            raise ConfigurationError(f"the keys in jwks are given, not fetched: leave out {self._given[0]}")
+
+    def fetcher(self, origin: tuple[bool, str, int]) -> Callable[[asyncio.AbstractEventLoop], Fetcher]:
+        """Return what gives the event loop that asks its fetcher; `origin` is that of the configured URL."""
+        if self._fetch is not None:
+            return partial(OwnFetcher, self._fetch)
+        headers = FetchHeaders(self._headers, origin=origin)
+        fetcher = Fetcher(ssl_context=self._ssl_context, proxy=self._proxy, headers=headers)
+        return lambda _: fetcher
 
 
 def issuer_keys(
@@ -170,13 +215,13 @@ def issuer_keys(
     part("jwks", jwks, "a JWK Set as a mapping, its URL or None", fits=jwks is None or is_url)
     given = None if jwks is None else checked_endpoint("jwks", jwks, insecure_http_hosts=insecure_http_hosts)
     ours = given or checked_endpoint("issuer", issuer, insecure_http_hosts=insecure_http_hosts)
-    fetcher = fetch_options.fetcher(ours.origin)
+    fetcher_in = fetch_options.fetcher(ours.origin)
     report = _Once()
-    discovery = Discovery(issuer, fetcher=fetcher, insecure_http_hosts=insecure_http_hosts)
+    discovery = Discovery(issuer, insecure_http_hosts=insecure_http_hosts)
 
-    def fetch() -> KeySet:
-        deadline = Deadline(lifetimes.timeout)
-        endpoint = given or discovery.endpoint(deadline=deadline)
+    def fetch(loop: asyncio.AbstractEventLoop) -> KeySet:
+        fetcher, deadline = fetcher_in(loop), Deadline(lifetimes.timeout)
+        endpoint = given or discovery.endpoint(fetcher, deadline=deadline)
         document = fetcher.get(endpoint, deadline=deadline, limit=_JWKS_LIMIT)
         try:
             keys = parse_key_set(document, report=report)
@@ -186,43 +231,7 @@ def issuer_keys(
             raise FetchError(f"{endpoint.url}: the JWK Set holds no usable key{_reasons(keys)}")
         return keys
 
-    source = RemoteKeySource(fetch, lifetimes=lifetimes, clock=clock)
-    return AskingInItsLoop(source, fetcher) if isinstance(fetcher, OwnFetcher) else source
-
-
-class StaticKeySource:
-    """Keys that were given once and never change."""
-
-    renewable = False
-
-    def __init__(self, keys: KeySet) -> None:
-        self._keys = keys
-
-    def current(self) -> KeySet:
-        """Return the keys."""
-        return self._keys
-
-    async def load(self) -> KeySet:
-        """Return the keys."""
-        return self._keys
-
-    async def newer_than(self, keys: KeySet, *, since: float, wanted: str) -> KeySet:  # noqa: ARG002
-        """Return the same keys: there are no newer ones."""
-        return keys
-
-    def age(self) -> float | None:
-        """Return None: they don't age."""
-        return None
-
-    def open(self) -> None:
-        """Do nothing."""
-
-    async def health(self) -> IssuerKeysHealth:
-        """Return how many keys there are."""
-        return IssuerKeysHealth(ok=True, keys=len(self._keys.keys), warnings=self._keys.warnings)
-
-    async def aclose(self) -> None:
-        """Do nothing."""
+    return RemoteKeySource(fetch, lifetimes=lifetimes, clock=clock)
 
 
 class _Once:

@@ -1,12 +1,12 @@
-"""A JWK Set as a resource server uses it: which public keys may verify which signatures (RFC 7517 section 5).
+"""A JWK Set as a resource server uses it: which keys may verify which signatures (RFC 7517 section 5).
 
-And the protocol of the source that gives a verifier the issuer's newest set.
+And the source of the keys of a set that was given once.
 """
 
 import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -25,8 +25,8 @@ __all__ = [
     "MAX_KEYS",
     "Candidates",
     "KeySet",
-    "KeySource",
     "LeftOut",
+    "StaticKeySource",
     "VerificationKey",
     "log_left_out",
     "parse_key_set",
@@ -244,42 +244,37 @@ def _check_order(key: Ed25519PublicKey) -> None:
         raise _UnusableError("its x is an Ed25519 key of small order") from error
 
 
-class KeySource(Protocol):
-    """The source of a verifier's issuer keys. `renewable` says whether they can ever change."""
+class StaticKeySource:
+    """Keys that were given once and never change."""
 
-    renewable: bool
+    renewable = False
+    """Whether there may ever be other keys."""
 
-    def current(self) -> KeySet | None:
-        """Return the keys to use now, None where a request must wait for them; never blocks."""
-        ...
+    def __init__(self, keys: KeySet) -> None:
+        self._keys = keys
+
+    def current(self) -> KeySet:
+        """Return the keys."""
+        return self._keys
 
     async def load(self) -> KeySet:
-        """Return the keys to use now and wait for them if need be; raises `errors.Unavailable`."""
-        ...
+        """Return the keys."""
+        return self._keys
 
-    async def newer_than(self, keys: KeySet, *, since: float, wanted: str) -> KeySet:
-        """Return a newer set than `keys`, or `keys` themselves where `wanted` is known to be in no newer one.
-
-        - `keys`: the set that lacks the wanted key. `since`: when the request came, by the monotonic clock.
-        - `wanted`: a digest of the name that is looked for, the same for all requests that look for it.
-
-        A newer set may lack it too: ask again. Raises `errors.Unavailable` when it can't be known whether the
-        issuer has such a key.
-        """
-        ...
+    async def newer_than(self, keys: KeySet, *, since: float, wanted: str) -> KeySet:  # noqa: ARG002
+        """Return the same keys: there are no newer ones."""
+        return keys
 
     def age(self) -> float | None:
-        """Return for how many seconds the keys have been held; None without any, and for given ones."""
-        ...
+        """Return None: they don't age."""
+        return None
 
     def open(self) -> None:
-        """Begin to get the keys, if there are none; never blocks."""
-        ...
+        """Do nothing."""
 
     async def health(self) -> IssuerKeysHealth:
-        """Return the state of the keys; waits for them as long as a request would."""
-        ...
+        """Return how many keys there are."""
+        return IssuerKeysHealth(ok=True, keys=len(self._keys.keys), warnings=self._keys.warnings)
 
     async def aclose(self) -> None:
-        """Release all resources; the source may be used again."""
-        ...
+        """Do nothing."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Self
 
 from dpop_middleware import _options as options
-from dpop_middleware._log import warn_of_plain_http
+from dpop_middleware._log import shown, warn_of_plain_http
 from dpop_middleware._request.request import MAX_TOKEN_SIZE
 from dpop_middleware._request.secure_url import checked_hosts, checked_url
 from dpop_middleware._runtime import system_time
@@ -15,7 +15,7 @@ from dpop_middleware.checks import Check
 from dpop_middleware.errors import InvalidToken
 from dpop_middleware.health import IssuerKeysHealth
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS, checked_algorithms
-from dpop_middleware.tokens.access_token import TOKEN_CLOCK_SKEW, AccessToken, shown, token_hash
+from dpop_middleware.tokens.access_token import TOKEN_CLOCK_SKEW, AccessToken, token_hash
 from dpop_middleware.tokens.cache import (
     MAX_CACHED_BYTES,
     MAX_CACHED_TOKENS,
@@ -29,8 +29,8 @@ from dpop_middleware.tokens.claims import (
     claim_rules,
     judge_claims,
 )
-from dpop_middleware.tokens.fetch_options import Fetch, FetchOptions
-from dpop_middleware.tokens.issuer_keys import issuer_keys
+from dpop_middleware.tokens.fetch import Fetch
+from dpop_middleware.tokens.issuer_keys import FetchOptions, issuer_keys
 from dpop_middleware.tokens.jwks import VerificationKey
 from dpop_middleware.tokens.remote_key_source import Lifetimes
 from dpop_middleware.tokens.signed_token import (

@@ -92,15 +92,17 @@ class _Flight(NamedTuple):
 class RemoteKeySource:
     """Keys that are fetched when they are needed and kept fresh (see the top of this module).
 
-    - `fetch`: blocking; returns the keys or raises. It must end within `lifetimes.timeout`.
+    - `fetch`: blocking; returns the keys or raises, within `lifetimes.timeout`. It gets the event loop of the
+      request that it begins for.
     - `clock`: seconds since the epoch. An age is the longer one by this clock and by `monotonic`.
     """
 
     renewable = True
+    """Whether there may ever be other keys."""
 
     def __init__(
         self,
-        fetch: Callable[[], KeySet],
+        fetch: Callable[[asyncio.AbstractEventLoop], KeySet],
         *,
         lifetimes: Lifetimes,
         clock: Callable[[], float] = system_time,
@@ -163,10 +165,10 @@ class RemoteKeySource:
     async def newer_than(self, keys: KeySet, *, since: float, wanted: str) -> KeySet:
         """Return a newer set than `keys`, or `keys` themselves where `wanted` is known to be in no newer one.
 
-        That is known where `keys` were fetched after `since`, which is when the request came, or where
-        `wanted` was looked for in them a moment ago. `keys` are returned too where too many requests wait, or
-        too many were answered 503. Raises Unavailable when the issuer doesn't answer in time: it may have the
-        key.
+        `wanted` is a digest of what is looked for, the same for all requests that look for it. A newer set
+        may lack it too: ask again. That none has it is known where `keys` were fetched after `since`, when
+        the request came, or where it was looked for in them a moment ago. `keys` are returned too where too
+        many requests wait, or too many got 503. Raises Unavailable when the issuer doesn't answer in time.
         """
         state = self._state
         if state.keys is not keys and state.keys is not None:
@@ -250,13 +252,13 @@ class RemoteKeySource:
 
     def _start(self, state: _State) -> _Flight:
         """Return the flight under way, or start one; it fetches nothing if another ended since `state`."""
-        new = _Flight(Future(), self._monotonic())
+        new, here = _Flight(Future(), self._monotonic()), asyncio.get_running_loop()
         # Marked as running at once: a cancelled waiter can't cancel it for the others.
         new.ended.set_running_or_notify_cancel()
         flight = self._flights.setdefault(os.getpid(), new)
         if flight is new:
             thread = threading.Thread(
-                target=self._run, args=(new, state), name="dpop_middleware-jwks", daemon=True
+                target=self._run, args=(new, state, here), name="dpop_middleware-jwks", daemon=True
             )
             try:
                 thread.start()
@@ -264,12 +266,12 @@ class RemoteKeySource:
                 self._end(new, self._failed(state, f"no thread could be started: {error}"))
         return flight
 
-    def _run(self, flight: _Flight, seen: _State) -> None:
+    def _run(self, flight: _Flight, seen: _State, loop: asyncio.AbstractEventLoop) -> None:
         state = self._state
         if state is seen:
             try:
                 begun = self._now()
-                state = _State(keys=self._fetch(), fetched=begun, attempted=self._now())
+                state = _State(keys=self._fetch(loop), fetched=begun, attempted=self._now())
             except Exception as error:  # noqa: BLE001 - whatever it was, the flight must end
                 state = self._failed(state, str(error) or type(error).__name__)
         self._end(flight, state)

@@ -17,12 +17,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
+from dpop_middleware._log import shown
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import InvalidToken
 from dpop_middleware.jose import JOSEError, base64url, strict
 from dpop_middleware.jose.algorithms import ALGORITHMS, Algorithm
 from dpop_middleware.jose.strict import Bounds, media_type, parse_header
-from dpop_middleware.tokens.access_token import shown
 from dpop_middleware.tokens.jwks import VerificationKey
 
 __all__ = [

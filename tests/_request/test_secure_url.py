@@ -4,10 +4,15 @@ from typing import Any
 
 import pytest
 
-from dpop_middleware._request.secure_url import checked_hosts, checked_url, is_loopback, is_this_machine
+from dpop_middleware._request.secure_url import (
+    checked_endpoint,
+    checked_hosts,
+    checked_url,
+    is_loopback,
+    is_this_machine,
+)
 from dpop_middleware._request.uri import BaseURL
 from dpop_middleware.errors import ConfigurationError
-from dpop_middleware.tokens.fetch import checked_endpoint
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "127.0.0.1", "127.255.0.9", "::1"])
@@ -148,3 +153,40 @@ def test_hosts_are_checked_where_they_are_not_needed_too(hosts: Any) -> None:
 def test_hosts_are_names_only(host: object) -> None:
     with pytest.raises(ConfigurationError, match="without scheme and port"):
         checked_hosts([host])
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://as.example.com", (True, "as.example.com", 443, "/")),
+        ("https://as.example.com?p=1", (True, "as.example.com", 443, "/?p=1")),
+        ("https://AS.example.com:8443/a/../jwks/?p=?/", (True, "as.example.com", 8443, "/jwks/?p=?/")),
+        ("http://localhost/jwks", (False, "localhost", 80, "/jwks")),
+        ("http://[::1]:90/jwks", (False, "::1", 90, "/jwks")),
+        ("https://[2001:db8::1]/jwks", (True, "2001:db8::1", 443, "/jwks")),
+    ],
+)
+def test_an_endpoint_is_parsed(url: str, expected: tuple[bool, str, int, str]) -> None:
+    found = checked_endpoint("jwks", url, insecure_http_hosts=())
+    assert (found.secure, found.host, found.port, found.target) == expected
+    assert found.url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        None,
+        5,
+        "http://as.example.com/jwks",
+        "https://as.example.com/jwks#f",
+        "https://as.example.com/jwks?p=1#f",
+        "https://as.example.com/jwks?p=a b",
+        "https://as.example.com/jwks?p=\r\nX: y",
+        "https://as.example.com/jwks?p=é",
+        "https://as.example.com/j wks",
+        "https://u:p@as.example.com/jwks",
+    ],
+)
+def test_a_url_that_is_no_endpoint_is_refused(url: Any) -> None:
+    with pytest.raises(ConfigurationError, match="^jwks "):
+        checked_endpoint("jwks", url, insecure_http_hosts=())

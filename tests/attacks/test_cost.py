@@ -15,7 +15,7 @@ from dpop_middleware import (
 from dpop_middleware._adapter.connection import has_credentials
 from dpop_middleware._adapter.ticket import take_tickets
 from dpop_middleware._judge.misplaced import misplaced
-from dpop_middleware._log import escaped
+from dpop_middleware._log import escaped, shown
 from dpop_middleware._options import shown as option_shown
 from dpop_middleware._request.public_urls import PublicURLs, absolute_form, check_request_path
 from dpop_middleware._request.request import MAX_FIELDS, credentials
@@ -30,7 +30,6 @@ from dpop_middleware.errors import (
     MissingCredentials,
 )
 from dpop_middleware.forward_auth import ForwardAuth
-from dpop_middleware.tokens.access_token import shown
 from tests.support.api import RESOURCE as RESOURCE_URL
 from tests.support.api import Api
 from tests.support.issuer_tokens import ISSUER, RESOURCE, issuer_key, key_set

@@ -240,7 +240,7 @@ async def test_the_number_of_waiting_requests_is_limited() -> None:
     answering = threading.Event()
     answering.set()
 
-    def fetch() -> KeySet:
+    def fetch(_: asyncio.AbstractEventLoop) -> KeySet:
         answering.wait(10)
         return KeySet(())
 

@@ -86,7 +86,7 @@ class Run:
         key = issuer_key("ES256", number=self.rotations % 8, kid=None)
         self.published = [*self.published[-1:], Published(key, kid, self.loop.time())]
 
-    def fetch(self) -> KeySet:
+    def fetch(self, _: asyncio.AbstractEventLoop) -> KeySet:
         fails = self.random.random() < self.fails
         document = key_set(*(one.key for one in self.published))
         for jwk, one in zip(document["keys"], self.published, strict=True):

@@ -8,8 +8,8 @@ import httpx2
 import pytest
 from starlette.responses import Response
 
-from dpop_middleware.introspection._transport import AnswerError, BoundedTransport
-from dpop_middleware.tokens.connections import ProxyChoice
+from dpop_middleware.introspection._transport import BoundedTransport
+from dpop_middleware.tokens.connections import FetchError, ProxyChoice
 from tests.support.clients import NO_AUTHORITIES
 from tests.support.introspection_server import IssuerOfOpaqueTokens, Question
 
@@ -63,7 +63,7 @@ async def test_another_body_is_an_error_and_the_connection_can_be_used_again(
     issuer: IssuerOfOpaqueTokens, client: httpx2.AsyncClient, body: bytes, coding: str, says: str
 ) -> None:
     for _ in range(5):
-        with pytest.raises(AnswerError, match=says):
+        with pytest.raises(FetchError, match=says):
             await asked(client, issuer, Response(body, headers={"Content-Encoding": coding}))
     assert (await asked(client, issuer, Response(b"{}"))).content == b"{}"
 

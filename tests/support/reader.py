@@ -19,10 +19,11 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from dpop_middleware import RedisReplayStore, ResourceServer, profiles
+from dpop_middleware._request.secure_url import Endpoint
 from dpop_middleware.client import DPoPAuth
 from dpop_middleware.introspection._transport import BoundedTransport
 from dpop_middleware.testing import TestIssuer
-from dpop_middleware.tokens.fetch import Endpoint, Fetcher
+from dpop_middleware.tokens.fetch import Fetcher
 from tests.support.readme import Block, blocks
 from tests.support.valkey import HOST, Server, implementations
 

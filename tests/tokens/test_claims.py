@@ -9,7 +9,7 @@ from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, InvalidToken
 from dpop_middleware.tokens.access_token import AccessToken
 from dpop_middleware.tokens.cache import VerifiedToken
-from dpop_middleware.tokens.claims import ClaimRules, checked_token_types, judge_claims
+from dpop_middleware.tokens.claims import ClaimRules, checked_token_types, difference, judge_claims
 from tests.support.issuer_tokens import ISSUER, JKT, RESOURCE, good_claims
 
 NOW = 1_800_000_000
@@ -286,3 +286,26 @@ def test_token_types_are_normalised() -> None:
 def test_wrong_token_types_are_refused(types: Any) -> None:
     with pytest.raises(ConfigurationError, match="token_types takes the accepted values of typ"):
         checked_token_types(types)
+
+
+SLASH = "only a trailing slash differs"
+CASE = "only upper and lower case differ"
+BOTH = "a trailing slash and upper and lower case differ"
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "expected"),
+    [
+        (["https://a.example"], ["https://a.example/"], SLASH),
+        (["https://a.example/x"], ["https://A.example/X"], CASE),
+        (["https://a.example/x"], ["https://a.example/X/"], BOTH),
+        (["https://a.example/x/"], ["https://a.example/y"], None),
+        (["https://a.example"], [], None),
+        (["https://b.example", "https://a.example"], ["c", "https://A.example"], CASE),
+        (["https://a.example/", "api"], ["https://A.example", "api/"], SLASH),
+    ],
+)
+def test_the_least_difference_of_two_names_is_told(
+    ours: list[str], theirs: list[str], expected: str | None
+) -> None:
+    assert difference(iter(ours), iter(theirs)) == expected

@@ -9,9 +9,10 @@ import pytest
 import trustme
 
 from dpop_middleware import JWTAccessTokenVerifier
+from dpop_middleware._request.secure_url import checked_endpoint
 from dpop_middleware.errors import ConfigurationError, Unavailable
-from dpop_middleware.tokens.connections import Deadline, FetchError, Proxy, checked_proxy
-from dpop_middleware.tokens.fetch import Fetcher, checked_endpoint
+from dpop_middleware.tokens.connections import Deadline, FetchError, Proxy, checked_proxy, checked_ssl_context
+from dpop_middleware.tokens.fetch import Fetcher
 from tests.support.egress_proxy import EgressProxy
 from tests.support.issuer_server import IssuerServer, drip, json_answer
 from tests.support.issuer_tokens import issuer_key, key_set
@@ -235,3 +236,22 @@ async def test_a_verifier_gets_its_keys_through_the_proxy(
     with pytest.raises(Unavailable):
         await verifier().verify(token)
     await through.aclose()
+
+
+def test_an_ssl_context_that_verifies_is_accepted() -> None:
+    context = ssl.create_default_context()
+    assert checked_ssl_context(None) is None
+    assert checked_ssl_context(context) is context
+
+
+def test_an_ssl_context_that_trusts_everybody_is_refused() -> None:
+    no_host_names = ssl.create_default_context()
+    no_host_names.check_hostname = False
+    no_certificates = ssl.create_default_context()
+    no_certificates.check_hostname = False
+    no_certificates.verify_mode = ssl.CERT_NONE
+    for context in (no_host_names, no_certificates):
+        with pytest.raises(ConfigurationError, match="takes one that checks certificates and host names"):
+            checked_ssl_context(context)
+    with pytest.raises(ConfigurationError, match=r"takes an ssl\.SSLContext"):
+        checked_ssl_context("yes")

@@ -10,16 +10,10 @@ from typing import Any
 import pytest
 import trustme
 
+from dpop_middleware._request.secure_url import Endpoint, checked_endpoint
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.tokens.connections import Deadline, FetchError
-from dpop_middleware.tokens.fetch import (
-    Endpoint,
-    Fetcher,
-    FetchHeaders,
-    checked_endpoint,
-    checked_headers,
-    checked_ssl_context,
-)
+from dpop_middleware.tokens.fetch import Fetcher, FetchHeaders, checked_headers
 from tests.support.issuer_server import Asked, IssuerServer, Script, answer, drip, json_answer
 from tests.support.running import running
 
@@ -461,62 +455,6 @@ def test_a_slow_body_over_tls_ends_at_the_deadline(authority: trustme.CA) -> Non
         with pytest.raises(FetchError, match="time limit|timed out"):
             get(f"https://localhost:{server.port}/jwks", seconds=0.4, context=trusting(authority))
         assert 0.35 < running() - begun < 1.5
-
-
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        ("https://as.example.com", (True, "as.example.com", 443, "/")),
-        ("https://as.example.com?p=1", (True, "as.example.com", 443, "/?p=1")),
-        ("https://AS.example.com:8443/a/../jwks/?p=?/", (True, "as.example.com", 8443, "/jwks/?p=?/")),
-        ("http://localhost/jwks", (False, "localhost", 80, "/jwks")),
-        ("http://[::1]:90/jwks", (False, "::1", 90, "/jwks")),
-        ("https://[2001:db8::1]/jwks", (True, "2001:db8::1", 443, "/jwks")),
-    ],
-)
-def test_an_endpoint_is_parsed(url: str, expected: tuple[bool, str, int, str]) -> None:
-    found = endpoint(url)
-    assert (found.secure, found.host, found.port, found.target) == expected
-    assert found.url == url
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        None,
-        5,
-        "http://as.example.com/jwks",
-        "https://as.example.com/jwks#f",
-        "https://as.example.com/jwks?p=1#f",
-        "https://as.example.com/jwks?p=a b",
-        "https://as.example.com/jwks?p=\r\nX: y",
-        "https://as.example.com/jwks?p=é",
-        "https://as.example.com/j wks",
-        "https://u:p@as.example.com/jwks",
-    ],
-)
-def test_a_url_that_is_no_endpoint_is_refused(url: Any) -> None:
-    with pytest.raises(ConfigurationError, match="^jwks "):
-        endpoint(url)
-
-
-def test_an_ssl_context_that_verifies_is_accepted() -> None:
-    context = ssl.create_default_context()
-    assert checked_ssl_context(None) is None
-    assert checked_ssl_context(context) is context
-
-
-def test_an_ssl_context_that_trusts_everybody_is_refused() -> None:
-    no_host_names = ssl.create_default_context()
-    no_host_names.check_hostname = False
-    no_certificates = ssl.create_default_context()
-    no_certificates.check_hostname = False
-    no_certificates.verify_mode = ssl.CERT_NONE
-    for context in (no_host_names, no_certificates):
-        with pytest.raises(ConfigurationError, match="takes one that checks certificates and host names"):
-            checked_ssl_context(context)
-    with pytest.raises(ConfigurationError, match=r"takes an ssl\.SSLContext"):
-        checked_ssl_context("yes")
 
 
 def test_added_fields_are_sent_to_their_origin_only() -> None:

@@ -10,19 +10,19 @@ from typing import Any
 import pytest
 import trustme
 
+from dpop_middleware._request.secure_url import Endpoint
 from dpop_middleware.errors import ConfigurationError, Unavailable
-from dpop_middleware.health import IssuerKeysHealth
 from dpop_middleware.tokens.connections import Deadline, FetchError
-from dpop_middleware.tokens.fetch import Endpoint, Fetcher
-from dpop_middleware.tokens.fetch_options import FetchOptions
+from dpop_middleware.tokens.fetch import Fetcher
 from dpop_middleware.tokens.issuer_keys import (
     Discovery,
-    StaticKeySource,
+    FetchOptions,
+    KeySource,
     endpoint_named,
     issuer_keys,
     metadata_urls,
 )
-from dpop_middleware.tokens.jwks import MAX_KEYS, KeySource, parse_key_set
+from dpop_middleware.tokens.jwks import MAX_KEYS
 from dpop_middleware.tokens.remote_key_source import Lifetimes
 from tests.support.issuer_server import METADATA, OPENID, IssuerServer, answer, json_answer
 from tests.support.issuer_tokens import issuer_key, key_set
@@ -38,7 +38,7 @@ def server() -> Iterator[IssuerServer]:
 
 
 def found(issuer: str) -> Endpoint:
-    return Discovery(issuer, fetcher=Fetcher(), insecure_http_hosts=()).endpoint(deadline=Deadline(5))
+    return Discovery(issuer, insecure_http_hosts=()).endpoint(Fetcher(), deadline=Deadline(5))
 
 
 @pytest.mark.parametrize("hangs", [METADATA, OPENID])
@@ -46,12 +46,12 @@ def test_a_place_that_hangs_is_tried_last_at_the_next_attempt(server: IssuerServ
     document = {"issuer": server.origin, "jwks_uri": f"{server.origin}/jwks"}
     server.handlers[METADATA if hangs == OPENID else OPENID] = lambda _: json_answer(document)
     server.handlers[hangs] = lambda _: [60.0]
-    discovery = Discovery(server.origin, fetcher=Fetcher(), insecure_http_hosts=())
+    discovery = Discovery(server.origin, insecure_http_hosts=())
     if hangs == METADATA:
         with pytest.raises(FetchError, match="timed out|time limit"):
-            discovery.endpoint(deadline=Deadline(0.3))
+            discovery.endpoint(Fetcher(), deadline=Deadline(0.3))
     for _ in range(2):
-        assert discovery.endpoint(deadline=Deadline(5)).target == "/jwks"
+        assert discovery.endpoint(Fetcher(), deadline=Deadline(5)).target == "/jwks"
     assert server.targets.count(hangs) == (hangs == METADATA)
 
 
@@ -507,24 +507,3 @@ def test_an_insecure_url_for_keys_is_refused(jwks: str) -> None:
 
 def test_keys_may_be_at_a_named_http_host_by_url() -> None:
     assert source("http://keys/jwks", insecure_http_hosts=("keys",)).current() is None
-
-
-async def test_given_keys_never_change() -> None:
-    keys = parse_key_set(key_set(issuer_key()))
-    source = StaticKeySource(keys)
-    assert source.current() is keys
-    assert await source.load() is keys
-    assert await source.newer_than(keys, since=0, wanted="") is keys
-    source.open()
-    assert source.age() is None
-    assert await source.health() == IssuerKeysHealth(ok=True, keys=1)
-    await source.aclose()
-    assert source.current() is keys
-
-
-async def test_given_keys_that_can_not_be_used_are_reported() -> None:
-    keys = key_set(issuer_key())
-    odd = parse_key_set({"keys": [*keys["keys"], {"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}]})
-    health = await StaticKeySource(odd).health()
-    assert (health.keys, health.warnings) == (1, odd.warnings)
-    assert health.warnings

@@ -8,10 +8,11 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from dpop_middleware.client import DPoPKey
+from dpop_middleware.health import IssuerKeysHealth
 from dpop_middleware.jose import JOSEError
 from dpop_middleware.jose.algorithms import PublicKey
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS
-from dpop_middleware.tokens.jwks import MAX_CANDIDATES, MAX_KEYS, KeySet, parse_key_set
+from dpop_middleware.tokens.jwks import MAX_CANDIDATES, MAX_KEYS, KeySet, StaticKeySource, parse_key_set
 from tests.support.issuer_tokens import issuer_key, key_set
 
 RSA_NAMES = {"PS256", "PS384", "PS512", "RS256", "RS384", "RS512"}
@@ -266,3 +267,24 @@ def test_several_keys_of_one_kid_are_all_tried_but_not_too_many() -> None:
     keys = parse_key_set(key_set(*(issuer_key("ES256", number=position) for position in range(20))))
     assert len(keys.candidates(kid="key-1", algorithm="ES256").keys) == MAX_CANDIDATES
     assert len(keys.candidates(kid=None, algorithm="ES256").keys) == MAX_CANDIDATES
+
+
+async def test_given_keys_never_change() -> None:
+    keys = parse_key_set(key_set(issuer_key()))
+    source = StaticKeySource(keys)
+    assert source.current() is keys
+    assert await source.load() is keys
+    assert await source.newer_than(keys, since=0, wanted="") is keys
+    source.open()
+    assert source.age() is None
+    assert await source.health() == IssuerKeysHealth(ok=True, keys=1)
+    await source.aclose()
+    assert source.current() is keys
+
+
+async def test_given_keys_that_can_not_be_used_are_reported() -> None:
+    keys = key_set(issuer_key())
+    odd = parse_key_set({"keys": [*keys["keys"], {"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}]})
+    health = await StaticKeySource(odd).health()
+    assert (health.keys, health.warnings) == (1, odd.warnings)
+    assert health.warnings

@@ -53,7 +53,7 @@ class World:
         self.at_a_look()
         return self.now
 
-    def fetch(self) -> KeySet:
+    def fetch(self, _loop: asyncio.AbstractEventLoop) -> KeySet:
         self.fetches += 1
         assert self.open.wait(10)
         if self.answers:
@@ -685,7 +685,7 @@ from dpop_middleware.tokens.remote_key_source import Lifetimes, RemoteKeySource
 parent = os.getpid()
 started = threading.Event()
 
-def fetch():
+def fetch(loop):
     started.set()
     if os.getpid() == parent:
         threading.Event().wait(20)

@@ -3,16 +3,18 @@
 import asyncio
 import json
 import threading
+import time
 from typing import Any
 
 import httpx2
 import pytest
 
 from dpop_middleware import JWTAccessTokenVerifier
+from dpop_middleware._request.secure_url import checked_endpoint
 from dpop_middleware.errors import ConfigurationError, InvalidToken, Unavailable
 from dpop_middleware.tokens.connections import Deadline, FetchError
-from dpop_middleware.tokens.fetch import checked_endpoint
-from dpop_middleware.tokens.fetch_options import Fetch, FetchOptions, OwnFetcher
+from dpop_middleware.tokens.fetch import Fetch, OwnFetcher
+from dpop_middleware.tokens.issuer_keys import FetchOptions
 from tests.support.issuer_server import IssuerServer
 from tests.support.issuer_tokens import issuer_key, key_set
 
@@ -26,8 +28,7 @@ def verifier(fetch: Fetch, *, issuer: str = ISSUER, **options: Any) -> JWTAccess
 
 async def get(fetch: Any, *, seconds: float = 5) -> dict[str, Any]:
     """Ask from a thread, as the key source does."""
-    fetcher = OwnFetcher(fetch)
-    fetcher.loop = asyncio.get_running_loop()
+    fetcher = OwnFetcher(fetch, asyncio.get_running_loop())
     endpoint = checked_endpoint("jwks", f"{ISSUER}/jwks", insecure_http_hosts=())
     return await asyncio.to_thread(fetcher.get, endpoint, deadline=Deadline(seconds), limit=LIMIT)
 
@@ -143,25 +144,12 @@ async def test_fetch_is_cancelled_at_the_deadline() -> None:
     await asyncio.wait_for(cancelled.wait(), 5)
 
 
-def test_a_loop_that_is_closed_fetches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    fetcher = OwnFetcher(returning(b"{}"))
+def test_a_loop_that_is_closed_fetches_nothing() -> None:
+    loop = asyncio.new_event_loop()
+    loop.close()
     endpoint = checked_endpoint("jwks", ISSUER, insecure_http_hosts=())
-
-    def refused() -> None:
-        with pytest.raises(FetchError, match="loop that asked is closed"):
-            fetcher.get(endpoint, deadline=Deadline(1), limit=LIMIT)
-
-    refused()
-    fetcher.loop = asyncio.new_event_loop()
-    with monkeypatch.context() as patched:
-
-        def closed_meanwhile(*_: object) -> Any:
-            raise RuntimeError("Event loop is closed")
-
-        patched.setattr(asyncio, "run_coroutine_threadsafe", closed_meanwhile)
-        refused()
-    fetcher.loop.close()
-    refused()
+    with pytest.raises(FetchError, match="loop that asked is closed"):
+        OwnFetcher(returning(b"{}"), loop).get(endpoint, deadline=Deadline(1), limit=LIMIT)
 
 
 def test_a_verifier_outlives_the_loop_in_which_it_was_used() -> None:
@@ -176,6 +164,26 @@ def test_a_verifier_outlives_the_loop_in_which_it_was_used() -> None:
     for _ in range(2):
         assert asyncio.run(own.verify(key.token(iss=ISSUER))).issuer == ISSUER
     assert asked == [f"{ISSUER}/jwks"]
+
+
+def test_each_fetch_is_made_in_the_loop_of_the_request_that_it_begins_for() -> None:
+    key, now = issuer_key(), time.time()
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def fetch(url: str) -> bytes:
+        loops.append(asyncio.get_running_loop())
+        return json.dumps(key_set(key)).encode()
+
+    async def verified() -> asyncio.AbstractEventLoop:
+        assert (await own.verify(key.token(iss=ISSUER, exp=int(now) + 10_000))).issuer == ISSUER
+        return asyncio.get_running_loop()
+
+    own = verifier(fetch, jwks=f"{ISSUER}/jwks", jwks_lifetime=300, clock=lambda: now)
+    first = asyncio.run(verified())
+    now += 1000
+    assert loops == [first]
+    assert loops != [second := asyncio.run(verified())]
+    assert loops == [first, second]
 
 
 async def test_without_keys_the_answer_is_503() -> None:
