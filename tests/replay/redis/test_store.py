@@ -414,25 +414,24 @@ class TestLifeCycle:
     def test_one_thread_may_close_a_store_that_another_opens(self, shared_server: Server) -> None:
         store = RedisReplayStore.from_url(shared_server.url, prefix=secrets.token_hex(4), timeout=2.0)
 
-        class Task(asyncio.Task[Any]):
-            meanwhile: Callable[[], None] | None = None
+        meanwhile: list[Callable[[], None]] = []
 
+        class Task(asyncio.Task[Any]):
             def get_loop(self) -> asyncio.AbstractEventLoop:
-                meanwhile, Task.meanwhile = Task.meanwhile, None
-                if meanwhile is not None:
-                    meanwhile()
+                while meanwhile:
+                    meanwhile.pop()()
                 return super().get_loop()
 
         async def opened_and_closed() -> None:
             loop = asyncio.get_running_loop()
             loop.set_task_factory(lambda loop, coroutine, **named: Task(coroutine, loop=loop, **named))
             await store.open()
-            Task.meanwhile = lambda: in_a_thread(lambda: other.run(store.open()))
+            meanwhile.append(lambda: in_a_thread(lambda: other.run(store.open())))
             await store.aclose()
 
         with asyncio.Runner() as other:
             asyncio.run(opened_and_closed())
-            assert Task.meanwhile is None
+            assert not meanwhile
             assert other.run(store.add(entry())) is True
             other.run(store.aclose())
 
