@@ -63,8 +63,8 @@ class DPoPPolicy:
 
     - `algorithms`: JWS algorithms that a proof may use; asymmetric ones only. ML-DSA-44, ML-DSA-65 and
       ML-DSA-87 (RFC 9964) must be named; with one of them a proof may have 16 KiB, otherwise 8.
-    - `proof_lifetime`: seconds for which a proof without nonce is fresh after its `iat`, 1 to 86400. Each
-      proof is remembered for as long.
+    - `proof_lifetime`: seconds for which a proof without nonce is fresh after its `iat`, 1 to 86400. It is
+      remembered for as long as it could be fresh.
     - `clock_skew`: seconds by which a client's clock may differ from the server's, both ways, at most 86400.
       It is for proofs: tokens have a skew of their own.
     - `accept_bearer`: also accept unbound tokens as Bearer. They have no protection by DPoP: a thief can use

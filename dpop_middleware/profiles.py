@@ -3,8 +3,8 @@
     ResourceServer(issuer="https://sso.example.com/realms/main", profile=profiles.KEYCLOAK, …)
 
 A profile sets four options of `JWTAccessTokenVerifier`, and nothing else: issuer, audience, signature, times
-and binding are checked as strictly as with the default. Each profile says what differs and which check is
-lost.
+and binding are checked as strictly as with the default. The text below each profile says what differs and
+which check is lost, and so does the chapter on issuers.
 """
 
 from collections.abc import Callable, Collection, Mapping

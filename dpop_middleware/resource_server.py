@@ -44,13 +44,11 @@ class ResourceServer:
       and their nonces. Two servers that must each judge one request, such as a gateway and the API behind it,
       need two; then only one of them may use nonces, since a proof has a single one (`ForwardAuth` is made
       for this). No other option matters here.
-    - `audience`: the value, or one of several, that a token's `aud` must contain; `resource` by default. With
-      `issuer` only.
+    - `audience`: the value, or one of several, that a token's `aud` must contain; `resource` by default.
     - `jwks`: a JWK Set, or its https URL; discovered from the issuer's metadata by default.
     - `token_clock_skew`: seconds, 0 to 300, by which the issuer's clock may differ from the server's, 15 by
       default: a token is accepted for this time after it expired.
-    - `profile`: the form of the issuer's tokens, such as `profiles.KEYCLOAK`; RFC 9068 by default. These
-      three are allowed with `issuer` only: a `verifier` has its own.
+    - `profile`: the form of the issuer's tokens, such as `profiles.KEYCLOAK`; RFC 9068 by default.
     - `public_url`: the URL or URLs by which clients call the API; the origin of `resource` by default. List
       only hosts that end at this application. Of several hosts `Host` selects one; several prefixes of one
       host are distinguished by the path, or by the server's root path where a proxy strips them.
@@ -59,9 +57,11 @@ class ResourceServer:
     - `on_event`: is called, synchronously, with an `events.AuthenticationEvent` for each decision.
     - `insecure_http_hosts`: hosts that may be reached and addressed by plain http, besides loopback ones.
     - `max_cached_tokens`, `max_cached_bytes`: how many verified tokens are remembered, each with its client's
-      key, and how many bytes they may take; 0 for none. 10,000 and 64 MiB by default. With `issuer` only.
+      key, and how many bytes they may take; 0 for none. 10,000 and 64 MiB by default.
 
-    Raises ConfigurationError. A proof covers method and URL, not the query, other header fields or the body.
+    A `verifier` has its own `audience`, `jwks`, `token_clock_skew`, `profile` and caches: set them only with
+    `issuer`. Raises ConfigurationError. A proof covers method and URL, not the query, other header fields or
+    the body.
     """
 
     @overload

@@ -15,9 +15,8 @@ from dpop_middleware.tokens.claims import difference
 
 __all__ = ["hint_of"]
 
-# In seconds the year 5138, in milliseconds 1973.
-_FAR_AWAY = 100_000_000_000
-
+# 12 digits are in seconds the year 5138, in milliseconds 1973.
+_MILLISECONDS = re.compile(r"\d{12,}(\.\d+)?")
 _QUOTED = re.compile(r"""(['"])(.*?)\1""")
 
 _OF_ANY_PROOF: Mapping[Check, str] = MappingProxyType(
@@ -40,6 +39,7 @@ _OF_ANY_TOKEN: Mapping[Check, str] = MappingProxyType(
     }
 )
 
+_NOT_WHOLE = "is it whole: three base64url parts with dots between, no padding, no line break?"
 _STRIPPED = (
     "a proxy strips the prefix, and the server has no root path? with several prefixes in public_url, "
     "pass the prefix on or set the root path"
@@ -88,8 +88,8 @@ def _of_htu(expected: str, actual: str) -> str | None:
     return None
 
 
-def _of_claims(name: object, actual: object) -> str | None:
-    if isinstance(actual, (int, float)) and actual > _FAR_AWAY:
+def _of_time(name: object, actual: object) -> str | None:
+    if _MILLISECONDS.fullmatch(str(actual)):
         return f"{name} is in milliseconds? it must be in seconds"
     return None
 
@@ -132,16 +132,16 @@ def _of_proof(error: DPoPError) -> str | None:
         return _of_one_header(error.expected, error.actual)
     if check in (Check.TYP, Check.ALG, Check.JWK):
         return _of_header(check, error.actual, error.reason)
+    if check is Check.SIGNATURE and error.reason is Reason.NOT_BASE64URL:
+        return _NOT_WHOLE
     if check in (Check.FORMAT, Check.CLAIMS) and error.reason is not Reason.NOT_JSON:
-        return "is it whole: three base64url parts with dots between, no padding, no line break?"
+        return _NOT_WHOLE
     return None if check is None else _OF_ANY_PROOF.get(check)
 
 
 def _of_token_time(now: object, actual: object) -> str | None:
     if not isinstance(now, (int, float)) or not isinstance(actual, (int, float)):
         return None
-    if actual > _FAR_AWAY:
-        return "a time in milliseconds? it must be in seconds"
     if actual > now:
         return f"valid in {actual - now:.0f} s: does the issuer's clock run fast?"
     return f"it expired {now - actual:.0f} s ago"
@@ -165,6 +165,8 @@ def _of_token(error: DPoPError) -> str | None:
         return _of_token_time(error.expected, error.actual)
     if check is Check.TOKEN_CLAIMS and isinstance(error.expected, str) and error.actual is None:
         return f"the issuer leaves out {error.expected}? name the others in required_claims"
+    if check is Check.TOKEN_CLAIMS and error.expected in ("exp", "nbf", "iat"):
+        return _of_time(error.expected, error.actual)
     if check is Check.TOKEN_CLAIMS and isinstance(error.expected, tuple):
         return "does the issuer name the client elsewhere, as in azp or cid? name it in client_id_claims"
     if check is Check.TOKEN_TYP and media_type(str(error.actual).strip("'\"")) == "dpop+jwt":
@@ -194,7 +196,7 @@ def hint_of(error: DPoPError, request: ResourceRequest | None = None) -> str | N
     if error.check is Check.IAT:
         return _of_iat(error.expected, error.actual)
     if error.check is Check.CLAIMS and error.expected is not None:
-        return _of_claims(error.expected, error.actual)
+        return _of_time(error.expected, error.actual)
     if error.check is Check.HTM and isinstance(error.actual, str) and error.actual.upper() == error.expected:
         return "methods are case-sensitive: sign the method in upper case"
     if isinstance(error, UseDPoPNonce):

@@ -206,8 +206,6 @@ def check_signature(jws: CompactJWS, header: ProofHeader) -> None:
     try:
         signature = base64url.decode(jws.signature)
     except JOSEError as error:
-        raise InvalidDPoPProof(
-            "the signature of the DPoP proof is malformed", check=Check.SIGNATURE, actual=str(error)
-        ) from error
+        raise _malformed(error, "the signature of the DPoP proof is malformed", Check.SIGNATURE) from error
     if not header.algorithm.verify(header.key, jws.signing_input, signature):
         raise InvalidDPoPProof("the signature of the DPoP proof does not verify", check=Check.SIGNATURE)

@@ -107,7 +107,7 @@ class PublicURLs:
             check_request_path(request.raw_path)
         except URIError as error:
             raise InvalidRequest(
-                "the path of the request is malformed or has dot segments",
+                "the path of the request is malformed, over 4 KiB, or has dot segments",
                 check=Check.TARGET,
                 actual=str(error),
             ) from error

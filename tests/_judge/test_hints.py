@@ -205,7 +205,7 @@ USED_BEFORE = "the DPoP proof was used before"
         (TOKEN, Check.JKT, None, None, "a token belongs to one key"),
         (TOKEN, Check.TOKEN_TIME, NOW, NOW - 60, "it expired 60 s ago"),
         (TOKEN, Check.TOKEN_TIME, NOW, NOW + 60, "valid in 60 s"),
-        (TOKEN, Check.TOKEN_TIME, NOW, NOW * 1000, "milliseconds"),
+        (TOKEN, Check.TOKEN_CLAIMS, "exp", str(NOW * 1000), "exp is in milliseconds? it must be in seconds"),
         (TOKEN, Check.TOKEN_TIME, NOW, None, None),
         (TOKEN, Check.TOKEN_TIME, None, NOW, None),
         (TOKEN, Check.TOKEN_CLAIMS, "client_id", None, "leaves out client_id? name the others"),
@@ -258,6 +258,8 @@ def test_every_check_has_its_hints(
         (Check.FORMAT, Reason.NOT_BASE64URL, "is it whole"),
         (Check.FORMAT, None, "is it whole"),
         (Check.CLAIMS, Reason.NOT_JSON, None),
+        (Check.SIGNATURE, Reason.NOT_BASE64URL, "is it whole"),
+        (Check.SIGNATURE, None, "in DER form"),
     ],
 )
 def test_hints_go_by_the_reason_not_by_words(check: Check, reason: Reason | None, words: str | None) -> None:
@@ -325,6 +327,14 @@ async def test_each_defect_has_the_documented_hint(name: str, words: str | None)
     assert (found is None) if words is None else (found is not None and words in found)
 
 
+@pytest.mark.parametrize("end", ["==", "\u0020x", "+"])
+async def test_a_proof_that_isn_t_base64url_at_its_end_is_not_taken_for_one_by_another_key(end: str) -> None:
+    api = Api()
+    with pytest.raises(InvalidDPoPProof):
+        await api.server.authenticate(api.request(api.proof() + end))
+    assert "no padding, no line break" in str(api.events[0].hint)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -338,7 +348,11 @@ async def test_each_defect_has_the_documented_hint(name: str, words: str | None)
         ({"audience": "https://other.example.test"}, "set audience to what it says"),
         ({"expires_in": -3600}, "it expired 3600 s ago"),
         ({"nbf": NOW + 3600}, "valid in 3600 s: does the issuer's clock run fast?"),
-        ({"nbf": NOW * 100}, "a time in milliseconds?"),
+        ({"nbf": NOW * 1000}, "nbf is in milliseconds? it must be in seconds"),
+        ({"exp": NOW * 1000}, "exp is in milliseconds? it must be in seconds"),
+        ({"iat": NOW * 1000}, "iat is in milliseconds? it must be in seconds"),
+        ({"exp": -1}, None),
+        ({"sub": int(NOW * 1000)}, None),
         ({"jkt": None}, "did the token request carry a DPoP proof"),
         ({"cnf": {"x5t#S256": "x"}}, None),
     ],

@@ -165,7 +165,7 @@ def test_an_ambiguous_path_is_refused(raw_path: str) -> None:
         urls("https://api.example.test").origin_form(request(raw_path=raw_path))
     assert caught.value.check is Check.TARGET
     assert str(caught.value) in (
-        "the path of the request is malformed or has dot segments",
+        "the path of the request is malformed, over 4 KiB, or has dot segments",
         "the request target names another origin than this resource server's",
     )
     assert caught.value.actual is not None

@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from dpop_middleware._log import plain
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
 from dpop_middleware.replay.redis.connection import Connection
 from dpop_middleware.replay.redis.fence import Fence
@@ -24,6 +25,9 @@ __all__ = [
 ]
 
 OLDEST_WITH_GET = "7.0"
+# Errors of these modules have the words of the operating system or of OpenSSL. An OSError of a credential
+# provider may have a secret in its words.
+_OF_THE_SYSTEM = frozenset({"builtins", "socket", "ssl"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,9 +35,9 @@ class NodeHealth:
     """The current state of one server.
 
     `error` is what prevented a write there (the server's error code, a sentence of this package, or the name
-    of an exception's class), None when nothing did. `clock_offset` is the server's time minus this machine's
-    in seconds, None where it is unknown. `fenced` says whether lost entries are noticed here. `warnings` are
-    sentences for a person.
+    of an exception's class, with the operating system's reason), None when nothing did. `clock_offset` is the
+    server's time minus this machine's in seconds, None where it is unknown. `fenced` says whether lost
+    entries are noticed here. `warnings` are sentences for a person.
     """
 
     address: str
@@ -145,6 +149,9 @@ def cause(error: BaseException) -> str:
         return str(error)
     if isinstance(error, ServerError) and error.code.isidentifier():
         return error.code
+    reason = error.__context__
+    if type(reason).__module__ in _OF_THE_SYSTEM and isinstance(reason, OSError) and (words := str(reason)):
+        return f"{type(error).__name__}: {type(reason).__name__}: {plain(words)}"
     return type(error).__name__
 
 

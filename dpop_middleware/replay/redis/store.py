@@ -68,9 +68,9 @@ class RedisReplayStore:
     - `unverified_tls`: True accepts TLS that verifies no certificate or no host name. The cost: an attacker
       between this process and the server can claim that no proof was used before, and read the password.
 
-    Raises `ConfigurationError` for unusable options. Not detected: a master that a partition has cut off from
-    its replicas: `wait_replicas` avoids it. Evicted keys, and data that was replaced and restored while a
-    connection survived, are noticed within a second.
+    Raises `ConfigurationError` for unusable options. Evicted keys, and data that was replaced and restored
+    while a connection survived, are noticed within a second. Not detected: a master that a partition has cut
+    off from its replicas (`wait_replicas` avoids it), and what else the chapter on the replay store lists.
     """
 
     def __init__(self, client: object, **options: Unpack[Options]) -> None:

@@ -1,8 +1,10 @@
 import asyncio
 import time
+from socket import gaierror
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.replay import RedisReplayStore
@@ -150,6 +152,40 @@ async def test_a_credential_provider_that_is_cancelled_inside_is_an_error_like_a
 )
 def test_the_cause_is_reported_in_fixed_words(error: Exception, words: str) -> None:
     assert cause(error) == words
+
+
+def raised_for(cause: Exception) -> RedisConnectionError:
+    """The client library's error, raised while `cause` is handled."""
+    try:
+        try:
+            raise cause
+        except type(cause):
+            raise RedisConnectionError("redis://user:secret@host") from None
+    except RedisConnectionError as error:
+        return error
+
+
+class AnswerOfTheVault(OSError):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        (
+            ConnectionRefusedError(111, "refused"),
+            "ConnectionError: ConnectionRefusedError: [Errno 111] refused",
+        ),
+        (OSError("Multiple\nexceptions"), r"ConnectionError: OSError: Multiple\nexceptions"),
+        (gaierror(-2, "unknown"), "ConnectionError: gaierror: [Errno -2] unknown"),
+        (TimeoutError(), "ConnectionError"),
+        (AnswerOfTheVault("secret"), "ConnectionError"),
+        (ValueError("secret"), "ConnectionError"),
+    ],
+    ids=repr,
+)
+def test_the_operating_system_s_own_reason_is_named(reason: Exception, words: str) -> None:
+    assert cause(raised_for(reason)) == words
 
 
 def test_without_a_clock_there_is_no_offset() -> None:

@@ -127,12 +127,15 @@ class TestTLS:
         await assert_it_works(RedisReplayStore.from_url(url, timeout=2.0))
 
     async def test_an_unknown_authority_or_name_is_503(self, tls_server: Server, tmp_path: Path) -> None:
-        for url in (
-            f"rediss://localhost:{tls_server.port}",
-            f"rediss://{HOST}:{tls_server.port}?ssl_ca_certs={tmp_path / 'ca.pem'}",
+        for url, reason in (
+            (f"rediss://localhost:{tls_server.port}", "certificate verify failed"),
+            (f"rediss://{HOST}:{tls_server.port}?ssl_ca_certs={tmp_path / 'ca.pem'}", "is not valid for"),
         ):
             store = RedisReplayStore.from_url(url, timeout=2.0)
             assert isinstance(await answer(store, entry()), Unavailable)
+            (node,) = (await store.health()).nodes
+            assert str(node.error).startswith("ConnectionError: SSLCertVerificationError: ")
+            assert reason in str(node.error)
             await store.aclose()
 
     async def test_a_server_may_stop_and_continue_under_tls(self, tls_server: Server, tmp_path: Path) -> None:
@@ -169,7 +172,9 @@ class TestHealth:
         store = RedisReplayStore.from_url(f"redis://{HOST}:1")
         health = await store.health()
         assert not health.ok
-        assert health.nodes == (NodeHealth(address=f"{HOST}:1", error="ConnectionError"),)
+        (node,) = health.nodes
+        assert node == NodeHealth(address=f"{HOST}:1", error=node.error)
+        assert str(node.error).startswith("ConnectionError: ConnectionRefusedError: [Errno ")
 
     async def test_a_server_that_hangs_is_unhealthy(self, server: Server) -> None:
         store = RedisReplayStore.from_url(server.url)
