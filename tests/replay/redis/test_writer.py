@@ -1,4 +1,5 @@
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,8 +23,9 @@ from tests.support.valkey import HOST, Server
 BUCKETS = Buckets(b"dpop", spread=False)
 
 
-def pending(timeout: float = 2.0) -> PendingWrite:
-    made = PendingWrite(entry(), BUCKETS, Settings(), asyncio.get_running_loop())
+def pending(timeout: float = 2.0, *, retention: float = 0.0) -> PendingWrite:
+    told = entry()._replace(namespace="n", made_at=time.time(), retention=retention)
+    made = PendingWrite(told, BUCKETS, Settings(), asyncio.get_running_loop())
     made.deadline = asyncio.get_running_loop().time() + timeout
     return made
 
@@ -166,6 +168,36 @@ async def test_requests_that_come_together_are_sent_together() -> None:
             assert [await write.answer for write in writes] == [True] * size
             assert together == batches
             together.clear()
+        await writer.aclose()
+
+
+class Moving:
+    """A cluster that gets the report of a moved slot."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def look_again(self, error: Exception) -> None:
+        self.told.append(str(error))
+
+    def tag(self) -> bytes:
+        return b"{2}"
+
+    def buckets(self) -> list[int]:
+        return []
+
+
+async def test_a_batch_that_finds_the_slot_of_the_retentions_moved_tells_the_cluster_at_once() -> None:
+    around: Any = Moving()
+    async with ScriptedServer() as server:
+        server.script = lambda words: b"-MOVED 2 h:1\r\n" if words[0].startswith(b"Z") else None
+        writer = Writer(
+            "moving", standalone(server.url).connect, Settings(timeout=2.0), Sights(BUCKETS), around
+        )
+        first = pending(retention=95)
+        writer.submit(first)
+        assert await first.answer is True
+        assert around.told == ["MOVED 2 h:1"]
         await writer.aclose()
 
 
