@@ -37,6 +37,8 @@ def nested(*, before: bool, **members: Any) -> str:
         json.dumps({"iss": URL_OF_A, "act": {"iss": URL_OF_A}}),
         nested(before=True),
         nested(before=False),
+        # What white space is around it doesn't count (RFC 8259 section 2).
+        f"\r\n {nested(before=True)}\n",
         nested(before=True, l=[1, [2, {"a": []}]], s='}]"{["iss":"x"', e="\\"),
         nested(before=True, roles=[f"role-{n}" for n in range(300)]),
         json.dumps({"note": '"iss":"https://b.example.com"', "iss": URL_OF_A}),
