@@ -60,7 +60,8 @@ def test_a_scope_becomes_a_request_as_it_was_received() -> None:
     )
 
 
-@pytest.mark.parametrize("other", [b"accept", b"Accept", b"x-Other"])
+# The last two are as long as `dpop` and `authorization`.
+@pytest.mark.parametrize("other", [b"accept", b"Accept", b"x-Other", b"date", b"if-none-match"])
 @pytest.mark.parametrize("again", [b"dpop", b"DPoP", b"dPOP"])
 def test_a_second_field_is_seen_in_whatever_spelling_and_company(again: bytes, other: bytes) -> None:
     once = scope((b"host", b"h"), (b"dpop", b"first"), (other, b"a"), (b"authorization", b"DPoP one"))
