@@ -116,6 +116,18 @@ def test_a_path_of_over_128_parts_to_encode_is_read_as_none_that_is_accepted(run
     assert read.startswith("/") is (runs == 128)
 
 
+@pytest.mark.parametrize("begin", ["/", "/\u00e9", "/\U0001f600"])
+def test_a_path_of_4_kib_is_read_whole_and_a_longer_one_is_refused_for_its_length(begin: str) -> None:
+    room = 4096 - len(quote(begin))
+    longest = ResourceRequest.from_scope(scope(path=begin + "a" * room, raw_path=None)).raw_path
+    assert longest == quote(begin) + "a" * room
+    check_request_path(longest)
+    for more in (1, 2, 5000):
+        longer = ResourceRequest.from_scope(scope(path=begin + "a" * (room + more), raw_path=None)).raw_path
+        with pytest.raises(URIError, match="too long"):
+            check_request_path(longer)
+
+
 def test_a_path_of_too_many_parts_to_encode_is_readable_in_logs_and_refused_for_that() -> None:
     read = ResourceRequest.from_scope(scope(path="/notes/" + "a b" * 129, raw_path=None)).raw_path
     assert read.startswith("%2Fnotes/a%20ba%20b")
