@@ -768,6 +768,13 @@ class TestInTheURL:
         assert (answer.status, house.seen) == (400, [])
         assert b"too many header fields" in answer.body
 
+    async def test_an_event_source_with_as_many_fields_as_may_be_gets_its_events(self) -> None:
+        house = House(query_parameter="ticket")
+        ticket = await house.get_ticket(path="/events")
+        others = len(self.event_source(ticket)["headers"])
+        scope = self.event_source(ticket, fields=[("x", "y")] * (256 - others))
+        assert (await self.answer(house, scope)).status == 200
+
     async def test_the_servers_own_scope_has_no_ticket_for_its_access_log(self) -> None:
         house = House(query_parameter="ticket")
         scope = self.event_source(await house.get_ticket(path="/events"), rest="&b=2")
