@@ -96,6 +96,15 @@ def test_a_string_that_is_no_jwt_is_refused(text: str) -> None:
     assert caught.value.check is Check.TOKEN_FORMAT
 
 
+def test_a_token_of_over_16_kib_is_no_jwt() -> None:
+    usual = token(json.dumps({"iss": URL_OF_A}))
+    longest = usual + "A" * (16 * 1024 - len(usual))
+    assert unverified_issuer(longest) == URL_OF_A
+    with pytest.raises(InvalidToken) as caught:
+        unverified_issuer(longest + "A")
+    assert caught.value.check is Check.TOKEN_FORMAT
+
+
 def cost_of_naming(payload: bytes) -> float:
     """Seconds that this thread worked on it: a busy machine adds none."""
     text, costs = token(payload), list[float]()
