@@ -6,6 +6,7 @@ import graphlib
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -254,6 +255,14 @@ def test_each_package_says_what_is_in_it() -> None:
 )
 def test_the_tests_of_a_module_have_its_name(path: str, mirror: str) -> None:
     assert mirror_of(path) == mirror
+
+
+def test_the_list_of_surviving_mutants_has_no_entry_whose_code_is_gone() -> None:
+    entries = tomllib.loads((HOUSE / "tests/mutants/survivors.toml").read_text(encoding="utf-8"))["survivor"]
+    # An entry has the lines of its code on one line.
+    sources = [" ".join(path.read_text(encoding="utf-8").split()) for path in PACKAGE.rglob("*.py")]
+    gone = [entry["was"] for entry in entries if not any(entry["was"] in source for source in sources)]
+    assert gone == []
 
 
 def test_the_public_names_are_pinned() -> None:

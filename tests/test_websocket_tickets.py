@@ -376,16 +376,17 @@ async def test_a_ticket_among_too_many_subprotocols_or_fields_reaches_no_applica
     assert "dpop.ticket." not in str([(scope["subprotocols"], scope["headers"]) for scope in house.seen])
 
 
-async def test_a_ticket_that_only_the_header_field_has_reaches_no_application() -> None:
+@pytest.mark.parametrize("offered", [["notes.v2"], []])
+async def test_a_ticket_that_only_the_header_field_has_reaches_no_application(offered: list[str]) -> None:
     """Of two such fields some servers read one."""
     house = House()
     ticket = await house.get_ticket()
-    scope = handshake_of(offered=["notes.v2"], fields=house.world.fields("/ws"))
+    scope = handshake_of(offered=offered, fields=house.world.fields("/ws"))
     scope["headers"] += [(b"Sec-WebSocket-Protocol", f"a, {TICKET}.{ticket}".encode())]
-    assert (await knock(house.app, scope)).subprotocol == "notes.v2"
+    assert (await knock(house.app, scope)).subprotocol == next(iter(offered), None)
     (seen,) = house.seen
     assert [value for name, value in seen["headers"] if name.lower() == b"sec-websocket-protocol"] == [
-        b"notes.v2"
+        one.encode() for one in offered
     ]
 
 
@@ -766,6 +767,13 @@ class TestInTheURL:
         answer = await self.answer(house, scope)
         assert (answer.status, house.seen) == (400, [])
         assert b"too many header fields" in answer.body
+
+    async def test_an_event_source_with_as_many_fields_as_may_be_gets_its_events(self) -> None:
+        house = House(query_parameter="ticket")
+        ticket = await house.get_ticket(path="/events")
+        others = len(self.event_source(ticket)["headers"])
+        scope = self.event_source(ticket, fields=[("x", "y")] * (256 - others))
+        assert (await self.answer(house, scope)).status == 200
 
     async def test_the_servers_own_scope_has_no_ticket_for_its_access_log(self) -> None:
         house = House(query_parameter="ticket")

@@ -60,7 +60,8 @@ def test_a_scope_becomes_a_request_as_it_was_received() -> None:
     )
 
 
-@pytest.mark.parametrize("other", [b"accept", b"Accept", b"x-Other"])
+# The last two are as long as `dpop` and `authorization`.
+@pytest.mark.parametrize("other", [b"accept", b"Accept", b"x-Other", b"date", b"if-none-match"])
 @pytest.mark.parametrize("again", [b"dpop", b"DPoP", b"dPOP"])
 def test_a_second_field_is_seen_in_whatever_spelling_and_company(again: bytes, other: bytes) -> None:
     once = scope((b"host", b"h"), (b"dpop", b"first"), (other, b"a"), (b"authorization", b"DPoP one"))
@@ -113,6 +114,18 @@ def test_a_path_of_over_128_parts_to_encode_is_read_as_none_that_is_accepted(run
     read = ResourceRequest.from_scope(scope(path="/" + "a b" * runs, raw_path=None)).raw_path
     assert (read == "/" + "a%20b" * runs) is (runs == 128)
     assert read.startswith("/") is (runs == 128)
+
+
+@pytest.mark.parametrize("begin", ["/", "/\u00e9", "/\U0001f600"])
+def test_a_path_of_4_kib_is_read_whole_and_a_longer_one_is_refused_for_its_length(begin: str) -> None:
+    room = 4096 - len(quote(begin))
+    longest = ResourceRequest.from_scope(scope(path=begin + "a" * room, raw_path=None)).raw_path
+    assert longest == quote(begin) + "a" * room
+    check_request_path(longest)
+    for more in (1, 2, 5000):
+        longer = ResourceRequest.from_scope(scope(path=begin + "a" * (room + more), raw_path=None)).raw_path
+        with pytest.raises(URIError, match="too long"):
+            check_request_path(longer)
 
 
 def test_a_path_of_too_many_parts_to_encode_is_readable_in_logs_and_refused_for_that() -> None:

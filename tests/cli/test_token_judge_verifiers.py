@@ -87,8 +87,9 @@ async def test_without_keys_a_token_is_judged_by_all_but_its_signature() -> None
 
 async def test_a_saved_answer_decides_about_any_token() -> None:
     rules = AnswerRules(claims=RULES, accept_missing_audience=True)
-    inactive = BySavedAnswer(rules, {"active": False}, NOW)
+    inactive = BySavedAnswer(rules, {"active": False, "email": "s3cr3t@example.com"}, NOW)
     assert inactive.issuers == (ISSUER.issuer,)
+    assert "s3cr3t" not in repr(inactive)
     with pytest.raises(InvalidToken) as caught:
         await inactive.verify(TOKEN)
     assert caught.value.check is Check.TOKEN_ACTIVE

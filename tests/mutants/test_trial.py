@@ -24,6 +24,8 @@ def checkout(tmp_path: Path) -> Path:
             path.mkdir(parents=True)
         else:
             path.touch()
+    # A package without it yields to one that is installed.
+    (checkout / MODULE).with_name("__init__.py").touch()
     (checkout / MODULE).write_bytes(SOURCE)
     return checkout
 

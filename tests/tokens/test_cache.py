@@ -77,13 +77,17 @@ def test_a_value_can_be_put_again_and_discarded() -> None:
 
 
 def access_token(
-    *, payload: bytes = PAYLOAD, subject: str = "alice", scopes: Any = ("notes:read",)
+    *,
+    payload: bytes = PAYLOAD,
+    subject: str = "alice",
+    client_id: str = "app",
+    scopes: Any = ("notes:read",),
 ) -> AccessToken:
     return AccessToken(
         claims=read_only_claims(payload),
         issuer="https://as.example.com",
         subject=subject,
-        client_id="app",
+        client_id=client_id,
         scopes=frozenset(scopes),
         expires_at=1000.0,
         jkt=JKT,
@@ -169,6 +173,11 @@ def test_ten_thousand_usual_tokens_are_kept_within_the_usual_bytes() -> None:
     for position in range(10_000):
         kept.put(f"{position:032}", usual, size=usual.size(1200))
     assert len(kept) == 10_000
+
+
+@pytest.mark.parametrize("changes", [{"subject": "\U0001f600" * 4000}, {"client_id": "\U0001f600" * 4000}])
+def test_a_long_name_is_counted_with_four_bytes_a_character(changes: dict[str, str]) -> None:
+    assert verified(**changes).size(37) - verified().size(37) >= 4 * 3900
 
 
 def test_an_entry_is_light_for_the_garbage_collector() -> None:

@@ -37,6 +37,8 @@ def nested(*, before: bool, **members: Any) -> str:
         json.dumps({"iss": URL_OF_A, "act": {"iss": URL_OF_A}}),
         nested(before=True),
         nested(before=False),
+        # What white space is around it doesn't count (RFC 8259 section 2).
+        f"\r\n {nested(before=True)}\n",
         nested(before=True, l=[1, [2, {"a": []}]], s='}]"{["iss":"x"', e="\\"),
         nested(before=True, roles=[f"role-{n}" for n in range(300)]),
         json.dumps({"note": '"iss":"https://b.example.com"', "iss": URL_OF_A}),
@@ -94,6 +96,15 @@ def test_a_string_that_is_no_jwt_is_refused(text: str) -> None:
     assert caught.value.check is Check.TOKEN_FORMAT
 
 
+def test_a_token_of_over_16_kib_is_no_jwt() -> None:
+    usual = token(json.dumps({"iss": URL_OF_A}))
+    longest = usual + "A" * (16 * 1024 - len(usual))
+    assert unverified_issuer(longest) == URL_OF_A
+    with pytest.raises(InvalidToken) as caught:
+        unverified_issuer(longest + "A")
+    assert caught.value.check is Check.TOKEN_FORMAT
+
+
 def cost_of_naming(payload: bytes) -> float:
     """Seconds that this thread worked on it: a busy machine adds none."""
     text, costs = token(payload), list[float]()
@@ -125,8 +136,29 @@ def test_the_name_of_an_issuer_has_at_most_128_escapes() -> None:
 
 
 def test_among_several_issuers_three_hundred_escapes_are_read() -> None:
-    for escapes, found in ((150, True), (151, False)):
-        payload = json.dumps({"act": {"iss": URL_OF_B}, "s": "\\" * escapes, "iss": URL_OF_A})
+    for escapes, found in ((300, True), (301, False)):
+        payload = nested(before=True, s="a" * escapes).replace("a" * escapes, "\\/" * escapes)
+        if found:
+            assert unverified_issuer(token(payload)) == URL_OF_A
+        else:
+            with pytest.raises(InvalidToken):
+                unverified_issuer(token(payload))
+
+
+def test_eight_issuers_are_read_and_not_one_more() -> None:
+    for others, found in ((7, True), (8, False)):
+        payload = json.dumps({f"a{n}": {"iss": f"b{n}"} for n in range(others)} | {"iss": URL_OF_A})
+        if found:
+            assert unverified_issuer(token(payload)) == URL_OF_A
+        else:
+            with pytest.raises(InvalidToken):
+                unverified_issuer(token(payload))
+
+
+def test_among_several_issuers_a_thousand_quotes_are_read() -> None:
+    # Each role has two quotes, and an escaped one counts too; the other names and values have sixteen.
+    for roles, more, found in ((492, {}, True), (490, {"e": '"'}, False)):
+        payload = nested(before=True, roles=["a"] * roles, **more)
         if found:
             assert unverified_issuer(token(payload)) == URL_OF_A
         else:

@@ -111,7 +111,7 @@ async def test_a_verifier_without_open_and_close_is_accepted() -> None:
     assert both.is_remote("a") is False
 
 
-@pytest.mark.parametrize("wrong", [{"jwt": None}, {"opaque": Remote}])
+@pytest.mark.parametrize("wrong", [{"jwt": None}, {"jwt": Remote}, {"opaque": None}, {"opaque": Remote}])
 def test_a_value_that_is_no_verifier_is_refused(wrong: dict[str, Any]) -> None:
     parts: dict[str, Any] = {"jwt": jwts(), "opaque": Remote()} | wrong
     with pytest.raises(ConfigurationError, match=f"{next(iter(wrong))} takes an AccessTokenVerifier"):

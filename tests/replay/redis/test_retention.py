@@ -725,6 +725,27 @@ def test_the_retentions_of_many_namespaces_are_summed_up_once(monkeypatch: pytes
     assert [set(found) for found in noted] == [{("a", 95.0), ("b", 95.0), ("b", 80.0)}]
 
 
+def test_retentions_are_told_until_there_is_something_to_send() -> None:
+    published = PublishedRetentions(b"dpop", LivingRetentions())
+    published.connected(b"")
+    one, other = ("n", 95.0, 30.0), ("m", 95.0, 30.0)
+    sent = list[bool]()
+    for own, at in (
+        ({one}, 0.0),
+        ({one}, 0.5),
+        ({other}, 0.9),
+        ({one, other}, 0.99),
+        ({one}, 1.0),
+        (set(), 9.0),
+    ):
+        told = published.are_told(own, at)
+        sent.append(published.exchange(own, at=at, now=NOW) != ())
+        assert told is not sent[-1]
+    assert sent == [True, False, True, False, True, False]
+    published.read(ServerError("NOPERM no"), ServerError("NOPERM no"), now=NOW)
+    assert published.are_told({other}, 99.0)
+
+
 async def test_the_slot_of_the_retentions_may_move() -> None:
     retentions = PublishedRetentions(b"dpop", LivingRetentions())
     retentions.connected(b"{1}")

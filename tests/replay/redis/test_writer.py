@@ -1,13 +1,14 @@
 import asyncio
+import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import uvloop
 
 from dpop_middleware import RedisReplayStore
 from dpop_middleware.errors import Unavailable
-from dpop_middleware.replay.redis.anchors import Sights
+from dpop_middleware.replay.redis.anchors import Anchor, Sights
 from dpop_middleware.replay.redis.cluster import Cluster
 from dpop_middleware.replay.redis.connection import Connection
 from dpop_middleware.replay.redis.options import Settings
@@ -16,14 +17,15 @@ from dpop_middleware.replay.redis.writer import Writer
 from dpop_middleware.replay.redis.writes import PendingWrite
 from tests.support.proxy import Proxy
 from tests.support.replay import cluster_nodes, entry, standalone
-from tests.support.scripted import ScriptedServer
+from tests.support.scripted import ScriptedServer, bulk
 from tests.support.valkey import HOST, Server
 
 BUCKETS = Buckets(b"dpop", spread=False)
 
 
-def pending(timeout: float = 2.0) -> PendingWrite:
-    made = PendingWrite(entry(), BUCKETS, Settings(), asyncio.get_running_loop())
+def pending(timeout: float = 2.0, *, retention: float = 0.0, buckets: Buckets = BUCKETS) -> PendingWrite:
+    told = entry()._replace(namespace="n", made_at=time.time(), retention=retention)
+    made = PendingWrite(told, buckets, Settings(), asyncio.get_running_loop())
     made.deadline = asyncio.get_running_loop().time() + timeout
     return made
 
@@ -166,6 +168,64 @@ async def test_requests_that_come_together_are_sent_together() -> None:
             assert [await write.answer for write in writes] == [True] * size
             assert together == batches
             together.clear()
+        await writer.aclose()
+
+
+class Moving:
+    """A cluster that gets the report of a moved slot."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def look_again(self, error: Exception) -> None:
+        self.told.append(str(error))
+
+    def tag(self) -> bytes:
+        return b"{2}"
+
+    def buckets(self) -> list[int]:
+        return []
+
+
+async def test_a_batch_that_finds_the_slot_of_the_retentions_moved_tells_the_cluster_at_once() -> None:
+    around: Any = Moving()
+    async with ScriptedServer() as server:
+        server.script = lambda words: b"-MOVED 2 h:1\r\n" if words[0].startswith(b"Z") else None
+        writer = Writer(
+            "moving", standalone(server.url).connect, Settings(timeout=2.0), Sights(BUCKETS), around
+        )
+        first = pending(retention=95)
+        writer.submit(first)
+        assert await first.answer is True
+        assert around.told == ["MOVED 2 h:1"]
+        await writer.aclose()
+
+
+class Moved(Moving):
+    """A cluster from one of whose servers another took a slot over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.again = asyncio.Queue[PendingWrite]()
+
+    async def present(self, identities: frozenset[bytes], **_: object) -> frozenset[bytes]:
+        return identities
+
+    def resubmit(self, write: PendingWrite) -> None:
+        self.again.put_nowait(write)
+
+
+async def test_a_write_beside_another_servers_anchor_is_tried_again_when_the_others_were_asked() -> None:
+    around, spread = cast(Any, Moved()), Buckets(b"dpop", spread=True)
+    said = bulk(b"run_id:a\r\nmaster_replid:a\r\nrole:master\r\nuptime_in_seconds:99\r\n")
+    theirs = bulk(Anchor.new(b"b:b", time.time() - 1000, server_time=None).value)
+    replies = {b"INFO": said, b"GET": theirs}
+    async with ScriptedServer(lambda words: replies.get(words[0])) as server:
+        connect = standalone(server.url).connect
+        writer = Writer("moved", connect, Settings(timeout=2.0), Sights(spread), around)
+        first = pending(buckets=spread)
+        writer.submit(first)
+        assert await asyncio.wait_for(around.again.get(), 10) is first
         await writer.aclose()
 
 
