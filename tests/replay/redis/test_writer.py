@@ -72,6 +72,18 @@ async def test_a_writer_without_work_ends_quietly() -> None:
     await idle.aclose()
 
 
+async def test_a_writer_that_is_connected_opens_nothing() -> None:
+    async with ScriptedServer() as server:
+        connected = writer_to(server)
+        write = pending()
+        connected.submit(write)
+        assert await write.answer is True
+        connected.open()
+        await asyncio.sleep(0.05)
+        assert server.opened == 1
+        await connected.aclose()
+
+
 async def _assert_it_survives_a_reset(url_port: int) -> None:
     async with Proxy(url_port) as proxy:
         store = RedisReplayStore.from_url(proxy.url, timeout=2.0)
