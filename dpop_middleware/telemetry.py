@@ -5,6 +5,7 @@ one of a few fixed words, or an issuer that was configured: nothing that an unau
 becomes one.
 """
 
+import threading
 from functools import lru_cache
 from typing import Final, NamedTuple, get_args
 from weakref import WeakSet
@@ -182,6 +183,8 @@ class Telemetry:
         self._spans = flag("spans", spans)
         self._identities = flag("identities", identities)
         self._watched: WeakSet[ResourceServer] = WeakSet()
+        # The ages may be read in a thread of its own.
+        self._watching = threading.Lock()
         meter = provider.get_meter("dpop_middleware")
         self._duration, self._proof_age, self._clock_skew, self._exchanges, self._batches = [
             _histogram(meter, metric) for metric in (_DURATION, _PROOF_AGE, _CLOCK_SKEW, _EXCHANGES, _BATCHES)
@@ -194,7 +197,9 @@ class Telemetry:
 
     def watch(self, resource_server: ResourceServer) -> None:
         """Also report the age of the keys of the server's issuers, while the server exists."""
-        self._watched.add(checked_resource_server(resource_server, option="watch"))
+        server = checked_resource_server(resource_server, option="watch")
+        with self._watching:
+            self._watched.add(server)
 
     def on_event(self, event: AuthenticationEvent) -> None:
         """Count and time one decision: the `on_event` of a resource server, or called by yours."""
@@ -234,8 +239,9 @@ class Telemetry:
         span.set_attributes({name: value for name, value in attributes.items() if value is not None})
 
     def _key_ages(self, _: metrics.CallbackOptions) -> list[metrics.Observation]:
-        watched = [server.verification.verifier for server in self._watched]
-        ages = dict(key_ages_of_all(watched))
+        with self._watching:
+            watched = list(self._watched)
+        ages = dict(key_ages_of_all([server.verification.verifier for server in watched]))
         return [metrics.Observation(age, {_ISSUER: issuer}) for issuer, age in ages.items()]
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.events import AuthenticationEvent, StoreExchange
 from dpop_middleware.telemetry import METRICS, SPAN_ATTRIBUTES, Telemetry
+from dpop_middleware.tokens import AccessToken
 from tests.support.adapters import World, reached, scope_of
 from tests.support.api import Api, request
 from tests.support.asgi import call
@@ -168,6 +170,37 @@ def test_a_server_with_a_verifier_of_its_own_has_no_ages(measured: Measured) -> 
     api = Api()
     measured.telemetry.watch(api.server)
     assert measured.points("dpop.issuer.keys.age") == []
+
+
+class Aged:
+    """A verifier with keys that it has held for a second."""
+
+    issuers = ("https://issuer.example.com",)
+
+    async def verify(self, token: str) -> AccessToken:
+        raise AssertionError
+
+    def key_ages(self) -> tuple[tuple[str, float], ...]:
+        return ((self.issuers[0], 1.0),)
+
+
+def test_a_server_may_be_watched_while_another_thread_reads_the_ages(measured: Measured) -> None:
+    late = [Api().server]
+
+    class Server(ResourceServer):
+        def __getattribute__(self, name: str) -> Any:
+            if name == "verification" and is_watched and late:
+                thread = threading.Thread(target=measured.telemetry.watch, args=(late.pop(),))
+                thread.start()
+                thread.join()
+            return super().__getattribute__(name)
+
+    is_watched = False
+    server = Server(verifier=Aged(), resource="https://api.example.com", replay_store=MemoryReplayStore())
+    measured.telemetry.watch(server)
+    is_watched = True
+    assert measured.points("dpop.issuer.keys.age") == [({"dpop.issuer": "https://issuer.example.com"}, 1.0)]
+    assert late == []
 
 
 def event(**changes: Any) -> AuthenticationEvent:
