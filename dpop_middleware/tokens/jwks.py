@@ -261,7 +261,7 @@ class StaticKeySource:
         """Return the keys."""
         return self._keys
 
-    async def newer_than(self, keys: KeySet, *, since: float, wanted: str) -> KeySet:  # noqa: ARG002
+    async def newer_than(self, keys: KeySet, *, since: float, wanted: str) -> KeySet:  # noqa: ARG002 - none are newer
         """Return the same keys: there are no newer ones."""
         return keys
 
