@@ -230,8 +230,10 @@ def parse_header(segment: str, bounds: Bounds = HEADER) -> dict[str, Any]:
     """Return the JSON object in a header segment.
 
     Raises JOSEError (`Check.FORMAT`) for everything that `base64url.decode` and `parse_untrusted_object`
-    refuse. The meaning of the members is not checked.
+    refuse, and for more characters than `bounds` allows. The meaning of the members is not checked.
     """
+    if len(segment) > -(-bounds.size * 4 // 3):
+        raise JOSEError("a header is too large", check=Check.FORMAT)
     return parse_untrusted_object(base64url.decode(segment), bounds)
 
 
