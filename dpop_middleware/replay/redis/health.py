@@ -5,6 +5,8 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from redis.exceptions import ConnectionError as RedisConnectionError
+
 from dpop_middleware._log import plain
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
 from dpop_middleware.replay.redis.connection import Connection
@@ -25,9 +27,6 @@ __all__ = [
 ]
 
 OLDEST_WITH_GET = "7.0"
-# Errors of these modules have the words of the operating system or of OpenSSL. An OSError of a credential
-# provider may have a secret in its words.
-_OF_THE_SYSTEM = frozenset({"builtins", "socket", "ssl"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,10 +148,22 @@ def cause(error: BaseException) -> str:
         return str(error)
     if isinstance(error, ServerError) and error.code.isidentifier():
         return error.code
-    reason = error.__context__
-    if type(reason).__module__ in _OF_THE_SYSTEM and isinstance(reason, OSError) and (words := str(reason)):
-        return f"{type(error).__name__}: {type(reason).__name__}: {plain(words)}"
-    return type(error).__name__
+    reason = _reason(error)
+    if reason is None:
+        return type(error).__name__
+    return f"{type(error).__name__}: {type(reason).__name__}: {plain(str(reason))}"
+
+
+def _reason(error: BaseException) -> OSError | None:
+    """Return the operating system's or TLS's error that redis-py turned into `error`, and quotes there.
+
+    Any other may be a credential provider's, with a secret in its words, or the application's.
+    """
+    reason = error.__cause__ if error.__suppress_context__ else error.__context__
+    if type(error) is not RedisConnectionError or not isinstance(reason, OSError):
+        return None
+    words = str(reason.args[-1]) if reason.args else ""
+    return reason if words and words in str(error) else None
 
 
 def require_fit(health: NodeHealth, settings: Settings) -> None:

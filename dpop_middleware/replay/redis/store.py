@@ -132,7 +132,9 @@ class RedisReplayStore:
         """
         try:
             async with asyncio.timeout(self._settings.timeout * 2):
-                nodes = await asyncio.gather(*(self._node(*server) for server in await self._servers()))
+                # In a task: the errors there have nothing of what the caller is handling.
+                servers = await asyncio.create_task(self._servers())
+                nodes = await asyncio.gather(*(self._node(*server) for server in servers))
         except Exception as error:  # noqa: BLE001 - as in `_node`
             nodes = [NodeHealth(address=self._endpoint.name, error=cause(error))]
         return StoreHealth(

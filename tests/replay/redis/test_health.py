@@ -4,6 +4,7 @@ from socket import gaierror
 
 import pytest
 from redis.asyncio import Redis
+from redis.credentials import CredentialProvider
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from dpop_middleware.errors import Unavailable
@@ -13,7 +14,7 @@ from dpop_middleware.replay.redis.resp import ServerError
 from dpop_middleware.replay.redis.vitals import ServerInfo, ServerUnfit
 from tests.support.replay import answer, entry
 from tests.support.scripted import ScriptedServer
-from tests.support.valkey import Server
+from tests.support.valkey import HOST, Server
 
 
 async def health(url: str, **options: object) -> NodeHealth:
@@ -154,19 +155,11 @@ def test_the_cause_is_reported_in_fixed_words(error: Exception, words: str) -> N
     assert cause(error) == words
 
 
-def raised_for(cause: Exception) -> RedisConnectionError:
-    """The client library's error, raised while `cause` is handled."""
-    try:
-        try:
-            raise cause
-        except type(cause):
-            raise RedisConnectionError("redis://user:secret@host") from None
-    except RedisConnectionError as error:
-        return error
-
-
-class AnswerOfTheVault(OSError):
-    pass
+def raised_for(reason: Exception, *, hides: bool = False) -> Exception:
+    """The client library's error, raised while `reason` is handled; the library quotes its last word."""
+    error = RedisConnectionError(f"Error connecting to host. {reason.args[-1] if reason.args else ''}")
+    error.__context__, error.__suppress_context__ = reason, hides
+    return error
 
 
 @pytest.mark.parametrize(
@@ -179,13 +172,61 @@ class AnswerOfTheVault(OSError):
         (OSError("Multiple\nexceptions"), r"ConnectionError: OSError: Multiple\nexceptions"),
         (gaierror(-2, "unknown"), "ConnectionError: gaierror: [Errno -2] unknown"),
         (TimeoutError(), "ConnectionError"),
-        (AnswerOfTheVault("secret"), "ConnectionError"),
         (ValueError("secret"), "ConnectionError"),
     ],
     ids=repr,
 )
 def test_the_operating_system_s_own_reason_is_named(reason: Exception, words: str) -> None:
     assert cause(raised_for(reason)) == words
+    assert cause(raised_for(reason, hides=True)) == "ConnectionError"
+
+
+def test_what_the_application_handles_is_no_reason() -> None:
+    error = RedisConnectionError("Error connecting to host.")
+    error.__context__ = OSError("secret")
+    assert cause(error) == "ConnectionError"
+
+
+class Vault(CredentialProvider):
+    """Fails as the answer of a vault does that quotes the secret."""
+
+    def __init__(self, answer: Exception, *, hides: bool) -> None:
+        self._answer, self._hides = answer, hides
+
+    async def get_credentials_async(self) -> tuple[str, str]:
+        try:
+            raise self._answer
+        except type(self._answer) as answer:
+            raise PermissionError("no credentials") from (None if self._hides else answer)
+
+
+@pytest.mark.parametrize("hides", [False, True])
+@pytest.mark.parametrize(
+    "answer", [OSError("the token s3cr3t"), ConnectionError("https://u:s3cr3t@vault"), ValueError("s3cr3t")]
+)
+async def test_the_words_of_a_credential_provider_are_not_reported(
+    shared_server: Server, answer: Exception, hides: bool
+) -> None:
+    provider = Vault(answer, hides=hides)
+    client = Redis(host=HOST, port=shared_server.port, credential_provider=provider)
+    (node,) = (await RedisReplayStore(client, timeout=2.0).health()).nodes
+    assert node.error == "PermissionError"
+    await client.aclose()
+
+
+def fail() -> None:
+    """Fail as a database of the application may."""
+    raise OSError("s3cr3t")
+
+
+async def test_the_health_of_a_cluster_says_the_same_while_the_caller_handles_an_error() -> None:
+    store = RedisReplayStore.from_url(f"redis+cluster://{HOST}:1")
+    (node,) = (await store.health()).nodes
+    try:
+        fail()
+    except OSError:
+        assert (await store.health()).nodes == (node,)
+    assert "ConnectionRefusedError" in str(node.error)
 
 
 def test_without_a_clock_there_is_no_offset() -> None:
