@@ -95,7 +95,7 @@ class MemoryReplayStore:
         """Remember `entry`; True the first time, False while it is remembered.
 
         Raises `Unavailable` when the store is full, or the share of the client that the entry speaks for: it
-        refuses new entries rather than forget any; ValueError for an entry whose end isn't a number.
+        refuses new entries rather than forget any; ValueError for an entry without a finite end.
         """
         if not self._looked_for_others:
             self._look_for_others()
@@ -131,8 +131,8 @@ class MemoryReplayStore:
                 return False
             self._remove(key, known[1])
         expires_at = now + max(entry.expires_at - entry.now, SHORTEST_LIFETIME)
-        if math.isnan(expires_at):
-            raise ValueError("an entry takes an end after which it is forgotten")
+        if not expires_at < math.inf:
+            raise ValueError("an entry takes a finite end, after which it is forgotten")
         of_client = self._share(entry.speaks_for or entry.jkt, now)
         of_client.entries += 1
         self._entries[key] = (expires_at, of_client)

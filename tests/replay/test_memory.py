@@ -61,9 +61,11 @@ async def test_an_entry_without_an_end_is_an_error_of_its_caller_alone(clock: Cl
         {"expires_at": math.nan},
         {"now": math.nan},
         {"expires_at": math.inf, "now": math.inf},
+        {"expires_at": math.inf},
+        {"now": -math.inf},
     )
     for odd in odds:
-        with pytest.raises(ValueError, match="^an entry takes an end after which it is forgotten$"):
+        with pytest.raises(ValueError, match="^an entry takes a finite end, after which it is forgotten$"):
             await store.add(entry("a")._replace(**odd))
     assert await store.add(entry("a", lifetime=80)) is True
     assert await store.add(entry("b", lifetime=80)) is True
