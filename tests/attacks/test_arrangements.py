@@ -2,11 +2,10 @@
 
 A seeded generator puts decorators, middleware, mounts and hosts around functions and classes under
 `requires_dpop`. A stranger and a thief are answered 401 with a challenge each time, an honest client is
-served. Run the same arrangements again with `DPOP_SEED=…`.
+served.
 """
 
 import functools
-import os
 import random
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -26,8 +25,8 @@ from dpop_middleware import DPoPMiddleware, ResourceServer
 from dpop_middleware.starlette import requires_dpop
 from tests.support.adapters import World, scope_of
 from tests.support.asgi import call
+from tests.support.seeds import first_seed
 
-SEED = int(os.environ.get("DPOP_SEED", "0")) or random.SystemRandom().randrange(2**32)
 ARRANGEMENTS = 400
 
 Function = Callable[..., Any]
@@ -204,8 +203,7 @@ def arranged(lots: random.Random, world: World) -> tuple[Any, str]:
 
 
 async def test_whatever_is_around_a_decorated_function_a_stranger_is_refused() -> None:
-    print(f"DPOP_SEED={SEED}")  # noqa: T201 - pytest shows it where the test fails
-    lots, world = random.Random(SEED), World()
+    lots, world = random.Random(first_seed()), World()
     for _ in range(ARRANGEMENTS):
         app, parts = arranged(lots, world)
         stolen = world.fields("/notes")[:1]

@@ -8,7 +8,6 @@ request waits longer than its patience; and that nothing is left over.
 import asyncio
 import json
 import random
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +17,7 @@ from dpop_middleware.introspection import ClientSecretBasic, IntrospectionVerifi
 from dpop_middleware.introspection._endpoint import Answer
 from dpop_middleware.introspection._transport import EndpointError
 from tests.support.clock import NOW
+from tests.support.seeds import first_seed
 from tests.support.virtual_time import VirtualLoop
 
 SEEDS = 10
@@ -171,8 +171,7 @@ class Run:
 def test_honest_clients_are_served_whatever_fails_and_whatever_is_made_up(
     attacked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start = random.SystemRandom().randrange(10**9)
-    sys.stdout.write(f"seeds from {start}\n")
+    start = first_seed()
     accepted = 0
     for seed in range(start, start + SEEDS):
         with monkeypatch.context() as patch, asyncio.Runner(loop_factory=VirtualLoop) as runner:

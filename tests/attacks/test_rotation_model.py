@@ -7,7 +7,6 @@ issuer is well, and that it waits no longer than its patience.
 
 import asyncio
 import random
-import sys
 from dataclasses import dataclass
 from functools import cache
 from types import SimpleNamespace
@@ -24,6 +23,7 @@ from dpop_middleware.tokens.remote_key_source import Lifetimes, RemoteKeySource
 from dpop_middleware.tokens.signed_token import SigningKeys
 from tests.support.clock import NOW
 from tests.support.issuer_tokens import ISSUER, RESOURCE, IssuerKey, issuer_key, key_set
+from tests.support.seeds import first_seed
 from tests.support.virtual_time import Steps, VirtualLoop
 
 SEEDS = 5
@@ -149,8 +149,7 @@ class Run:
 def test_no_honest_request_gets_401_while_keys_rotate(
     kids: bool, fails: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start = random.SystemRandom().randrange(10**9)
-    sys.stdout.write(f"seeds from {start}\n")
+    start = first_seed()
     accepted = 0
     for seed in range(start, start + SEEDS):
         with monkeypatch.context() as patch, asyncio.Runner(loop_factory=VirtualLoop) as runner:

@@ -12,7 +12,6 @@ farther ahead than all policies allow.
 import asyncio
 import math
 import random
-import sys
 from typing import cast
 
 import pytest
@@ -31,6 +30,7 @@ from dpop_middleware.replay.redis.usual import UsualBatch
 from dpop_middleware.replay.redis.vitals import ServerChanged
 from dpop_middleware.replay.redis.writes import FORGOTTEN, Outcome, PendingWrite
 from tests.support.model import ANCHOR, MARGIN, NOW, Model, lose
+from tests.support.seeds import first_seed
 
 SEEDS = 600
 STEPS = 120
@@ -362,7 +362,6 @@ class Run:
 
 @pytest.mark.parametrize("loses", [True, False], ids=["losses", "replaced workers"])
 async def test_nothing_is_accepted_twice_whatever_the_policies_of_the_workers(loses: bool) -> None:
-    start = random.SystemRandom().randrange(10**9)
-    sys.stdout.write(f"seeds from {start}\n")
+    start = first_seed()
     presented = [Run(seed, loses=loses).whole() for seed in range(start, start + SEEDS // 2)]
     assert sum(presented) > STEPS * len(presented) / 4

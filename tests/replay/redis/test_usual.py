@@ -27,6 +27,7 @@ from dpop_middleware.replay.redis.vitals import ServerInfo, identity_of, watched
 from dpop_middleware.replay.redis.writes import OWNER_SIZE, PendingWrite
 from dpop_middleware.replay.store import ReplayEntry
 from tests.support.replay import entry
+from tests.support.seeds import first_seed
 
 NOW = 1_790_000_000.0
 INFO = ServerInfo(
@@ -257,7 +258,7 @@ async def test_two_workers_to_which_the_same_happens_know_and_answer_the_same(
 ) -> None:
     # The marks of new anchors.
     monkeypatch.setattr(secrets, "token_hex", lambda size: "0" * 2 * size)
-    first, took_fewer_steps, number = random.SystemRandom().randrange(10**9), 0, 300
+    first, took_fewer_steps, number = first_seed(), 0, 300
     for seed in range(first, first + number):
         pair = Pair(seed)
         try:
