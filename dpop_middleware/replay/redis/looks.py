@@ -17,7 +17,7 @@ _LOOK_EVERY = 1.0
 _MINUTE = 60.0
 _FARTHEST_AHEAD = LARGEST_STEP + _MINUTE * (FASTEST - 1)
 _UNEXPECTED = "the server sent an unexpected reply to TIME"
-# A clock that was set back may be set right as long as entries live that were written in between.
+# A clock that is behind may be set right as long as entries live that were written in between.
 _WARY_FOR = 3600.0
 _SECTIONS = (b"server", b"replication", b"stats")
 
@@ -75,13 +75,15 @@ class Looks:
         _, shown, sent, received = self._clock
         return shown - received, shown - sent
 
-    def patience(self, at: float) -> float | None:
+    def patience(self, at: float, offset: float | None) -> float | None:
         """For how many seconds a server that gets no entries isn't asked at most; None for any time.
 
-        Where its clock was set back, only the workers that wrote entries since can see that it is set right
-        again, so that these expire too early.
+        Where its clock is behind the entries', by an `offset` as in `anchors.Sights`, or behind what it was,
+        or that of the server which it replaced, it may be set right: then entries that were written before
+        expire too early, which only the workers that wrote them can see.
         """
-        return _LOOK_EVERY if at < self._wary_until else None
+        is_behind_entries = offset is not None and is_behind(self.ahead[1], offset)
+        return _LOOK_EVERY if is_behind_entries or at < self._wary_until else None
 
     def hurry(self) -> None:
         """Make the question due, however recent the last one was."""
@@ -118,14 +120,14 @@ class Looks:
         runs so fast, for which entries allow, in a minute of it. A blocked event loop causes none. Smaller
         steps add up within a second and within a minute.
         """
-        if self._clock is None or self._clock[0] != run_id:
-            self._clock, self._minute = (run_id, shown, sent, received), (shown, sent)
-            return False
-        _, shown_before, sent_before, received_before = self._clock
+        known, shown_before, sent_before, received_before = self._clock or (None, shown, sent, sent)
         passed = received - sent_before
         gone = shown - shown_before
         if gone < (sent - received_before) / FASTEST - LARGEST_STEP:
             self._wary_until = received + _WARY_FOR
+        if known != run_id:
+            self._clock, self._minute = (run_id, shown, sent, received), (shown, sent)
+            return False
         has_stepped = gone > LARGEST_STEP + passed * FASTEST
         # After a step back what follows is compared with this: a step forward may only undo it.
         is_set_back = shown - sent < shown_before - sent_before

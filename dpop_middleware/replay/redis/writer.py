@@ -155,8 +155,9 @@ class Writer:
         await self.server.aclose()
 
     async def _sleep(self) -> None:
+        at, fence = self._moments.at(self._loop.time()), self.fence
         try:
-            async with asyncio.timeout(self.fence.vitals.looks.patience(self._moments.at(self._loop.time()))):
+            async with asyncio.timeout(fence.vitals.looks.patience(at, fence.sights.offset)):
                 await self._woken.wait()
         except TimeoutError:
             self._has_to_survey = True
@@ -236,7 +237,7 @@ class Writer:
 
     def _receive(self, connection: Connection, batch: Batch, replies: list[object] | Exception) -> None:
         """Answer the waiting requests; the task is woken only where there is more to do."""
-        writes, at = self._flying, self._moments.at(self._loop.time())
+        writes, at, looks = self._flying, self._moments.at(self._loop.time()), self.fence.vitals.looks
         if isinstance(replies, Exception):
             batch.outcome = replies
         else:
@@ -252,7 +253,7 @@ class Writer:
             self._woken.set()
             return
         self._succeeded()
-        if self._queue or self._has_to_survey or self.fence.vitals.looks.patience(at):
+        if self._queue or self._has_to_survey or looks.patience(at, writes[-1].offset):
             self._woken.set()
         else:
             # Where several came at once, several are likely again: better that they wait for each other.

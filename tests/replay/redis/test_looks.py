@@ -161,18 +161,41 @@ def test_a_clock_is_behind_where_entries_that_come_from_it_expire_too_early(
 def test_a_clock_that_was_set_back_is_watched_for_an_hour(told: float, is_watched: bool) -> None:
     """One that is being corrected may be slow by a twelfth."""
     looks = Looks()
-    assert looks.patience(0) is None
+    assert looks.patience(0, None) is None
     look(looks, 0, 0.0, 1000.0)
-    assert looks.patience(0) is None
+    assert looks.patience(0, None) is None
     assert look(looks, 10, 10.0, told) == (False, False)
-    assert looks.patience(10 + 3599) == (1.0 if is_watched else None)
-    assert looks.patience(10 + 3600) is None
+    assert looks.patience(10 + 3599, None) == (1.0 if is_watched else None)
+    assert looks.patience(10 + 3600, None) is None
+
+
+@pytest.mark.parametrize(("shown", "is_watched"), [(1009.0, False), (1008.16, True), (1200.0, False)])
+def test_a_clock_that_is_behind_the_replaced_servers_is_watched_for_an_hour(
+    shown: float, is_watched: bool
+) -> None:
+    looks = Looks()
+    looks.steps("a", 1000.0, sent=0, received=0)
+    assert not looks.steps("b", shown, sent=10, received=10)
+    assert looks.patience(10 + 3599, None) == (1.0 if is_watched else None)
+    assert looks.patience(10 + 3600, None) is None
+
+
+@pytest.mark.parametrize(("offset", "is_watched"), [(1000.9, False), (1001.1, True), (900.0, False)])
+def test_a_clock_that_is_behind_the_entries_is_watched_as_long_as_it_is(
+    offset: float, is_watched: bool
+) -> None:
+    looks = Looks()
+    assert looks.patience(0, offset) is None
+    looks.steps("a", 1000.0, sent=0, received=0.5)
+    assert looks.patience(10_000, offset) == (1.0 if is_watched else None)
+    looks.steps("a", 11_001.5, sent=10_000, received=10_000)
+    assert looks.patience(10_000, offset) is None
 
 
 def test_a_reply_that_came_late_is_no_clock_that_was_set_back() -> None:
     looks = Looks()
     look(looks, 0, 5.0, 1004.9)
     look(looks, 10, 10.1, 1010.0)
-    assert looks.patience(10.1) is None
+    assert looks.patience(10.1, None) is None
     look(looks, 20, 25.0, 1020.0)
-    assert looks.patience(25.0) is None
+    assert looks.patience(25.0, None) is None

@@ -214,9 +214,10 @@ async def test_a_step_is_noticed_by_a_worker_that_was_idle_before(monkeypatch: p
         await idle.aclose()
 
 
-async def test_a_server_whose_clock_was_set_back_is_asked_again_without_a_request() -> None:
-    """Entries that were written in between expire then, and nobody else can see that."""
-    ahead = 0.0
+@pytest.mark.parametrize("at_first", [0.0, -200.0])
+async def test_a_server_whose_clock_is_behind_is_asked_again_without_a_request(at_first: float) -> None:
+    """Entries that were written in between expire when it is set right, and nobody else can see that."""
+    ahead = at_first
 
     def script(words: Words) -> bytes | None:
         moment = time.time() + ahead
