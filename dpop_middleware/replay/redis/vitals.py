@@ -30,8 +30,7 @@ __all__ = [
 
 NO_REPLICATION_ID = "0" * 40
 # The first Valkey that knows `SET … IFEQ`, and the first that was seen to report every change of a key.
-FIRST_WITH_IFEQ = (8, 1)
-FIRST_TO_TELL = (9, 1)
+FIRST_WITH_IFEQ, FIRST_TO_TELL = (8, 1), (9, 1)
 # Commands after which earlier entries may be lost although the server did not restart. `RESETSTAT` is one
 # because it erases the traces of the others.
 REWRITING_COMMANDS = frozenset({
@@ -211,13 +210,14 @@ class VitalSigns:
         It had others at the end of the former connection, or took over those of a server that this worker may
         have known. `lived` is the store's age in seconds. `asked` is when `info` was asked for and received.
         """
-        self.info = None
+        self.info, self.may_ask_time = None, True
         if info is None or not info.run_id or info.uptime is None:
             return False
         former, self.identity = self.identity, identity_of(info)
         self.looks.connected(*asked)
-        self.may_ask_time = True
         self._note(info, asked[1])
+        if info.was_replica and not is_of_process(former, info.run_id):
+            self.is_evicting = False  # perhaps long ago, and entries are lost anyway
         self.info, self.asked_at, self.sent_at = info, asked[1], asked[1]
         # Uptime counts whole seconds, up to one too many: it says nothing about a store younger than two.
         self.is_older = not info.is_told or info.uptime + 1 > lived

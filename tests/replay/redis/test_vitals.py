@@ -161,6 +161,23 @@ def test_a_clock_that_steps_forward_and_an_eviction_lose_entries(
     assert signs.is_evicting is (changes.get("evicted_keys") == 4)
 
 
+@pytest.mark.parametrize(
+    ("replaced_by", "evicts"),
+    [
+        ({"run_id": "b", "replication_id": "b", "former_replication_id": "a"}, False),
+        ({"run_id": "b", "replication_id": "b"}, True),
+        ({"evicted_keys": 4, "former_replication_id": "c"}, True),
+    ],
+    ids=["promoted", "restarted", "the same"],
+)
+def test_what_a_promoted_replica_has_evicted_is_lost_but_no_reason_to_warn(
+    replaced_by: dict[str, Any], evicts: bool
+) -> None:
+    signs = looked(MASTER, after=10)
+    signs.connected(dataclasses.replace(MASTER, **replaced_by), lived=0, asked=(NOW + 20, NOW + 20))
+    assert (signs.has_lost, signs.is_evicting) == (True, evicts)
+
+
 def test_evictions_that_were_accepted_lose_nothing() -> None:
     signs = looked(
         dataclasses.replace(MASTER, time=NOW + 10, evicted_keys=4), after=10, heeds_evictions=False
