@@ -50,14 +50,15 @@ def is_behind(at_most: float, other: float) -> bool:
 class Looks:
     """The reports of one server: `asked` and `answered_at` are of the last `INFO` that it answered.
 
-    The server is to be asked when it is `due`. Times are by `moments`, except what the server's own
-    clock showed.
+    The server is to be asked when it is `due`. Its clock is `ahead` of `moments` by so many seconds at least
+    and at most. Times are by `moments`, except what the server's own clock showed.
     """
 
     def __init__(self) -> None:
         self._sent = self.due = -math.inf
         self.asked = self.answered_at = -math.inf
         self._clock: tuple[str, float, float, float] | None = None
+        self.ahead = -math.inf, math.inf
         self._minute = -math.inf, -math.inf
         self._evicted: tuple[str, int] | None = None
         self._wary_until = -math.inf
@@ -66,14 +67,6 @@ class Looks:
         """The question, sent at `at`; `by_sections` says whether the server takes several sections."""
         self._sent = at
         return command(b"INFO", *_SECTIONS) if by_sections else command(b"INFO")
-
-    @property
-    def ahead(self) -> tuple[float, float]:
-        """By how many seconds the server's clock is ahead of `moments`, at least and at most."""
-        if self._clock is None:
-            return -math.inf, math.inf
-        _, shown, sent, received = self._clock
-        return shown - received, shown - sent
 
     def patience(self, at: float, offset: float | None) -> float | None:
         """For how many seconds a server that gets no entries isn't asked at most; None for any time.
@@ -126,15 +119,21 @@ class Looks:
         if gone < (sent - received_before) / FASTEST - LARGEST_STEP:
             self._wary_until = received + _WARY_FOR
         if known != run_id:
-            self._clock, self._minute = (run_id, shown, sent, received), (shown, sent)
+            self._saw(run_id, shown, sent, received)
+            self._minute = shown, sent
             return False
         has_stepped = gone > LARGEST_STEP + passed * FASTEST
         # After a step back what follows is compared with this: a step forward may only undo it.
         is_set_back = shown - sent < shown_before - sent_before
         if not (has_stepped or is_set_back) and passed < _LOOK_EVERY:
             return False
-        self._clock = run_id, shown, sent, received
+        self._saw(run_id, shown, sent, received)
         return self._has_gained(shown, sent, received, has_stepped=has_stepped)
+
+    def _saw(self, run_id: str, shown: float, sent: float, received: float) -> None:
+        """Compare what follows with this."""
+        self._clock = run_id, shown, sent, received
+        self.ahead = shown - received, shown - sent
 
     def _has_gained(self, shown: float, sent: float, received: float, *, has_stepped: bool) -> bool:
         """Whether the clock stepped, or gained more in a minute than while it is being corrected."""
