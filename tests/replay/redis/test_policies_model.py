@@ -4,7 +4,8 @@ Judged is what `test_model` judges, and that a proof is refused for its age only
 has a shorter memory. Workers differ in whether nonces count, and proofs may have one: its moment is then that
 of its issue, which every worker can read. A worker may be idle for minutes, while the others go on and the
 server's clock steps, or is set back and right again later. Before a loss each has spoken since it was idle:
-what it published meanwhile can't be read after the loss. Workers are replaced in runs without a loss only, as
+what it published meanwhile can't be read after the loss. So does each that had no request for some minutes,
+since what others published then doesn't count for ever. Workers are replaced in runs without a loss only, as
 the chapter on the store says; there, and where nonces don't count for all, no proof with a nonce is dated
 farther ahead than all policies allow.
 """
@@ -19,6 +20,7 @@ import pytest
 from dpop_middleware import DPoPPolicy
 from dpop_middleware._proof.freshness import acceptance_window, reach_of, retention
 from dpop_middleware._proof.proof import DPoPProof
+from dpop_middleware.errors import Unavailable
 from dpop_middleware.nonces import Nonce
 from dpop_middleware.replay import ReplayEntry
 from dpop_middleware.replay.redis.anchors import Sights
@@ -37,6 +39,8 @@ STEPS = 120
 BUCKETS = Buckets(b"dpop", spread=False)
 LOSSES = ("flush", "restart", "old snapshot", "promotion", "other data", "evictions", "step", "step", "back")
 NONCE_LIFETIME = 300.0
+# Twice that and twice the longest step are below the ten minutes for which a policy counts once published.
+LONGEST_SILENCE = 200.0
 POLICIES = (
     DPoPPolicy(proof_lifetime=60, clock_skew=15),
     DPoPPolicy(proof_lifetime=60, clock_skew=0, nonce="fallback"),
@@ -139,7 +143,13 @@ class Worker:
         self.settings = Settings(retention=retention)
         self.retentions = PublishedRetentions(b"dpop", self.settings.living)
         self.generation = -1
-        self.wakes = -math.inf
+        self.wakes = self.asked = -math.inf
+
+    def has_woken(self, time: float) -> bool:
+        """Whether it was idle, or had no request for long."""
+        return -math.inf < self.wakes <= time or (
+            self.wakes == -math.inf and time - self.asked > LONGEST_SILENCE
+        )
 
     def accepts(self, now: float, proof: Proof) -> bool:
         policy = self.policy
@@ -253,7 +263,7 @@ class Run:
         dice, time = self.random.random(), self.model.time
         if self.right_again is not None and self.right_again[0] <= time:
             self.set_right(*self.right_again[1:])
-        elif woken := [worker for worker in self.workers if -math.inf < worker.wakes <= time]:
+        elif woken := [worker for worker in self.workers if worker.has_woken(time)]:
             for worker in woken:
                 worker.wakes = -math.inf
             self.all_speak(woken)
@@ -311,6 +321,7 @@ class Run:
         if worker in self.unaware:
             self.unaware.remove(worker)
             self.noticed = self.model.time
+        worker.asked = self.model.time
         return worker.judge(self.valkey, proof)
 
     def present(self, told: str) -> None:
@@ -369,5 +380,21 @@ async def test_nothing_is_accepted_twice_whatever_the_policies_of_the_workers(lo
 
 
 async def test_a_server_whose_clock_is_behind_its_predecessors_is_watched_by_those_that_write() -> None:
-    """A seed that was once drawn at random: the clock is set right while nobody writes."""
-    assert Run(35464403, loses=True).whole()
+    """It is set right while nobody writes, and the entries that were written before expire at once."""
+    model = Model(random.Random(1))
+    valkey, policy = Valkey(model), POLICIES[0]
+    writer, other = (Worker(0.0, policy, retention=0) for _ in "ab")
+    for worker in (writer, other):
+        assert worker.judge(valkey, Proof(model.new_name(), NOW)) is True
+    model.offset -= 200
+    lose(model, "restart")
+    writer.judge(valkey, Proof(model.new_name(), NOW))
+    model.time += 60
+    proof = Proof("proof", NOW + model.time)
+    assert writer.judge(valkey, proof) is True
+    model.offset += 200
+    model.time += 1.01
+    looks = writer.fence.vitals.looks
+    assert looks.patience(model.time, None) == 1.0
+    writer.survey(valkey)
+    assert isinstance(other.judge(valkey, proof), Unavailable)
