@@ -78,7 +78,7 @@ class DPoPMiddleware:
     ) -> None:
         self.resource_server = checked_resource_server(resource_server)
         self.app = part("app", app, "an ASGI application", fits=callable(app))
-        resource_server.verification.nonce_delivery.has_middleware = True
+        resource_server.verification.has_middleware = True
         self._listed = public_paths
         self._public_paths = PublicPaths(public_paths)
         self._has_public_paths = bool(self._public_paths)

@@ -155,7 +155,7 @@ class DPoPSecurity(SecurityBase):
         self._required = flag("required", required)
         self._resource_server = resource_server
         if resource_server.policy.nonce != "off":
-            resource_server.verification.nonce_delivery.needs_middleware = True
+            resource_server.verification.needs_middleware = True
         self._requirements = Requirements(
             any_of=any_of, claims=claims, acr_values=acr_values, max_age=max_age
         )

@@ -281,7 +281,7 @@ class ResourceServer:
 
         Problems are logged. Raises ConfigurationError for a dependency with nonces and no middleware.
         """
-        self.verification.nonce_delivery.check(self.verification.proofs.nonces, self.verification.policies)
+        self.verification.check_nonce_delivery()
         await open_parts(self.verification.verifier, self.verification.proofs.store)
 
     async def health(self) -> ServerHealth:

@@ -131,7 +131,7 @@ URLS: Any = {"https://api.example.test": "/v1"}
         ("audience", lambda: options.names("audience", KEYS)),
         ("audience", lambda: options.names_or_one("audience", KEYS)),
         ("resource", lambda: checked_resources(KEYS)),
-        ("origin", lambda: named_urls("origin", KEYS)),
+        ("origin", lambda: named_urls("origin", KEYS, ())),
         ("public_url", lambda: PublicURLs(URLS, insecure_http_hosts=())),
         ("public_paths", lambda: PublicPaths({"/health": True})),
         ("insecure_http_hosts", lambda: checked_hosts({"auth": True})),

@@ -6,7 +6,6 @@ From the top down:
     verdicts.py        the evidence, the value for the application, or a refusal's response
     remote.py          the order where another server is asked about the token
     requirements.py    what a valid token must have: for its binding, and for a route
-    nonce_delivery.py  whether nonces reach clients, looked at when a server opens
     hints.py           a likely cause of an error, for logs
     misplaced.py       hints for values in a wrong place, and for another profile
 """

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple, cast
 
-from dpop_middleware._judge.nonce_delivery import NonceDelivery
 from dpop_middleware._judge.remote import proof_first
 from dpop_middleware._judge.requirements import (
     Requirements,
@@ -25,6 +24,7 @@ from dpop_middleware._judge.requirements import (
     check_unbound,
 )
 from dpop_middleware._judge.verdicts import Authentication, VerifiedRequest, nonce_headers, refusal_of
+from dpop_middleware._log import warn_of_idle_nonces
 from dpop_middleware._proof.freshness import check_freshness
 from dpop_middleware._proof.proof import ProofHeader, check_algorithm, parse_header, split_proof
 from dpop_middleware._proof.verification import JudgedProof, ProofVerification
@@ -39,6 +39,7 @@ from dpop_middleware._request.request import (
 from dpop_middleware._runtime import is_cancellation
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import DPoPError, InvalidToken, Unavailable
+from dpop_middleware.nonces import undelivered_nonces
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.tokens.access_token import (
     LONGEST_CLOCK_SKEW,
@@ -48,6 +49,7 @@ from dpop_middleware.tokens.access_token import (
 )
 from dpop_middleware.tokens.cache import LONGEST_KNOWN_HEADER
 from dpop_middleware.tokens.claims import speaks_for_nobody
+from dpop_middleware.tokens.optional_members import promises_final_expiry
 
 __all__ = ["RequestVerification"]
 
@@ -70,7 +72,8 @@ class _Client(NamedTuple):
 class RequestVerification:
     """The common part of all policies of a resource server; the order of its checks (RFC 9449 section 7).
 
-    Two servers are siblings when they have the same verification.
+    Two servers are siblings when they have the same verification. `needs_middleware` says whether an adapter
+    of one of them can't put a nonce on each response, `has_middleware` whether another adapter can.
     """
 
     def __init__(
@@ -88,9 +91,10 @@ class RequestVerification:
         self.clock = clock
         self.policies = policies
         self._gateway: RequestVerification | None = None
-        self.nonce_delivery = NonceDelivery()
+        self.needs_middleware = self.has_middleware = False
+        self._has_warned_of_nonces = False
         # If a token may get a later expiry each time it is asked about, an entry can't expire with it.
-        self._expiry_is_final = _promises_final_expiry(verifier)
+        self._expiry_is_final = promises_final_expiry(verifier)
         self.proof_first = proof_first(verifier)
 
     def add(self, policy: DPoPPolicy) -> None:
@@ -99,6 +103,18 @@ class RequestVerification:
             self.policies = (*self.policies, policy)
         if self._gateway is not None:
             self._gateway.add(policy)
+
+    def check_nonce_delivery(self) -> None:
+        """Raise ConfigurationError where nothing would put the nonces on the responses.
+
+        Nonces that no policy asks for are logged, once.
+        """
+        if self.needs_middleware and not self.has_middleware:
+            raise undelivered_nonces()
+        are_idle = self.proofs.nonces is not None and all(policy.nonce == "off" for policy in self.policies)
+        if are_idle and not self._has_warned_of_nonces:
+            self._has_warned_of_nonces = True
+            warn_of_idle_nonces("ResourceServer")
 
     def at_gateway(self) -> "RequestVerification":
         """Return the judge for a gateway in front of this server: the same at each call.
@@ -259,17 +275,6 @@ class RequestVerification:
         if not token.subject and not token.client_id:
             raise speaks_for_nobody("subject", "client_id")
         return token
-
-
-def _promises_final_expiry(verifier: object) -> bool:
-    """Whether the author of `verify` promises that the `expires_at` of a token never changes.
-
-    A class that inherits the promise but has its own `verify` has promised nothing.
-    """
-    for names in (getattr(verifier, "__dict__", {}), *map(vars, type(verifier).__mro__)):
-        if "expiry_is_final" in names or "verify" in names:
-            return names.get("expiry_is_final") is True
-    return False
 
 
 def _quotes(error: BaseException, token: str) -> bool:

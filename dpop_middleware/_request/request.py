@@ -166,7 +166,7 @@ def _max_proof_size(algorithms: Collection[str]) -> int:
     return _MAX_POST_QUANTUM_PROOF_SIZE if large else MAX_PROOF_SIZE
 
 
-def one_proof(dpop: tuple[str, ...], algorithms: Collection[str] = ()) -> str:
+def one_proof(dpop: tuple[str, ...], algorithms: Collection[str]) -> str:
     """Return the value of the one `DPoP` field (RFC 9449 section 4.3, check 1).
 
     A comma counts as a second field: some intermediaries join fields with it, and no proof contains one.

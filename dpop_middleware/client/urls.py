@@ -95,7 +95,7 @@ def check_secure(option: str, url: str, insecure_http_hosts: Collection[str]) ->
     checked_url(option, named_origin(option, url), insecure_http_hosts=insecure_http_hosts)
 
 
-def named_urls(option: str, value: object, insecure_http_hosts: Collection[str] = ()) -> tuple[str, ...]:
+def named_urls(option: str, value: object, insecure_http_hosts: Collection[str]) -> tuple[str, ...]:
     """Return an option that is None, a URL or several, as a tuple; each is checked by `check_secure`."""
     if value is None:
         return ()

@@ -44,20 +44,17 @@ def _for_jwts(production: ResourceServer) -> object:
     return verifier._jwt if isinstance(verifier, JWTOrOpaqueVerifier) else verifier
 
 
-def _their_verifier(production: ResourceServer, issuer: str | None) -> JWTAccessTokenVerifier | None:
-    """Return the verifier of `issuer`, or the first one; None where it isn't one for JWTs."""
+def _their_verifier(production: ResourceServer, issuer: str) -> JWTAccessTokenVerifier | None:
+    """Return the verifier of `issuer`, or else the first one; None where it isn't one for JWTs."""
     verifier = _for_jwts(production)
     if isinstance(verifier, MultiIssuerVerifier):
         first = next(iter(verifier._by_issuer.values()), None)
-        verifier = first if issuer is None else verifier._by_issuer.get(issuer, first)
+        verifier = verifier._by_issuer.get(issuer, first)
     return verifier if isinstance(verifier, JWTAccessTokenVerifier) else None
 
 
-def audiences_of(production: ResourceServer, issuer: str | None = None) -> tuple[str, ...]:
-    """Return the values that a token's `aud` may name; the resource identifier where they aren't known.
-
-    `issuer` is the issuer of the token, None for the first of several.
-    """
+def audiences_of(production: ResourceServer, issuer: str) -> tuple[str, ...]:
+    """Return what the `aud` of a token of `issuer` may name; the resource where that isn't known."""
     verifier = _their_verifier(production, issuer)
     return (production.resource,) if verifier is None else tuple(sorted(verifier.audiences))
 
@@ -68,11 +65,8 @@ def algorithms_of(production: ResourceServer, issuer: str) -> tuple[str, ...]:
     return SUPPORTED_ALGORITHMS if verifier is None else verifier._algorithms
 
 
-def profile_of(production: ResourceServer, issuer: str | None = None) -> Profile:
-    """Return the form of the tokens that `production` accepts; RFC 9068 where it isn't known.
-
-    `issuer` is as in `audiences_of`.
-    """
+def profile_of(production: ResourceServer, issuer: str) -> Profile:
+    """Return the form of the tokens of `issuer` that `production` accepts; RFC 9068 where it isn't known."""
     verifier = _their_verifier(production, issuer)
     if verifier is None:
         return RFC9068

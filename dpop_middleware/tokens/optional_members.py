@@ -18,6 +18,7 @@ __all__ = [
     "issuers_of",
     "key_ages_of_all",
     "may_ask_another_server",
+    "promises_final_expiry",
 ]
 
 
@@ -52,6 +53,17 @@ def may_ask_another_server(verifier: object) -> bool:
     if not callable(ask) or is_asynchronous(ask):
         raise refused("the verifier's is_remote", "a synchronous function of a token", ask)
     return True
+
+
+def promises_final_expiry(verifier: object) -> bool:
+    """Return whether the author of `verify` promises that the `expires_at` of a token never changes.
+
+    A class that inherits the promise but has its own `verify` has promised nothing.
+    """
+    for names in (getattr(verifier, "__dict__", {}), *map(vars, type(verifier).__mro__)):
+        if "expiry_is_final" in names or "verify" in names:
+            return names.get("expiry_is_final") is True
+    return False
 
 
 def check_members(verifier: object) -> None:

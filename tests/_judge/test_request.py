@@ -1,6 +1,7 @@
 """The order of the checks, and the calls of other parts."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ from dpop_middleware import Nonce, ResourceRequest, ResourceServer
 from dpop_middleware.checks import Check
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.errors import (
+    ConfigurationError,
     DPoPError,
     InsufficientScope,
     InvalidDPoPProof,
@@ -486,3 +488,31 @@ async def test_a_verifier_that_promises_nothing_has_promised_nothing() -> None:
     await server.authenticate(request("access-token", proof))
     (entry,) = store.entries
     assert entry.expires_at > NOW + 60, "not only as long as the token, which ends in a second"
+
+
+def test_what_needs_a_middleware_can_only_be_opened_with_one() -> None:
+    verification = Api(nonce="required").server.verification
+    verification.check_nonce_delivery()
+    verification.needs_middleware = True
+    with pytest.raises(
+        ConfigurationError, match="a dependency can't put nonces on responses: add DPoPMiddleware"
+    ):
+        verification.check_nonce_delivery()
+    verification.has_middleware = True
+    verification.check_nonce_delivery()
+
+
+def test_nonces_that_nobody_asks_for_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    without = ResourceServer(verifier=Tokens(), resource=RESOURCE, replay_store=Store())
+    asked_for, idle = Api(nonce="required").server, Api().server
+    asked_for.with_policy(nonce="off")
+    with caplog.at_level(logging.WARNING, "dpop_middleware"):
+        without.verification.check_nonce_delivery()
+        asked_for.verification.check_nonce_delivery()
+        assert caplog.messages == []
+        idle.verification.check_nonce_delivery()
+        idle.with_policy(accept_bearer=True)
+        idle.verification.check_nonce_delivery()
+    assert [message.partition(",")[0] for message in caplog.messages] == [
+        "nonces= of ResourceServer has no effect"
+    ]

@@ -224,8 +224,8 @@ def test_a_token_over_16_kib_is_not_looked_at() -> None:
 
 
 def test_one_proof_is_returned_as_it_is() -> None:
-    assert one_proof(("a.b.c",)) == "a.b.c"
-    assert one_proof(("x" * MAX_PROOF_SIZE,)) == "x" * MAX_PROOF_SIZE
+    assert one_proof(("a.b.c",), ("ES256",)) == "a.b.c"
+    assert one_proof(("x" * MAX_PROOF_SIZE,), ("ES256",)) == "x" * MAX_PROOF_SIZE
 
 
 @pytest.mark.parametrize(
@@ -243,6 +243,6 @@ def test_one_proof_is_returned_as_it_is() -> None:
 )
 def test_more_or_fewer_than_one_proof_is_refused(fields: tuple[str, ...], actual: int | None) -> None:
     with pytest.raises(InvalidDPoPProof) as caught:
-        one_proof(fields)
+        one_proof(fields, ("ES256",))
     assert caught.value.check is Check.ONE_HEADER
     assert caught.value.actual == actual

@@ -5,8 +5,15 @@ from typing import Any
 
 import pytest
 
-from dpop_middleware import JWTOrOpaqueVerifier, MemoryReplayStore, MultiIssuerVerifier, ResourceServer
+from dpop_middleware import (
+    AccessToken,
+    JWTOrOpaqueVerifier,
+    MemoryReplayStore,
+    MultiIssuerVerifier,
+    ResourceServer,
+)
 from dpop_middleware.errors import ConfigurationError
+from dpop_middleware.tokens.optional_members import promises_final_expiry
 from tests.support.api import RESOURCE, Tokens
 
 
@@ -113,3 +120,43 @@ def test_several_verifiers_need_the_issuers_of_each() -> None:
     nameless: Any = Nameless()
     with pytest.raises(ConfigurationError, match="the verifier's issuers takes"):
         MultiIssuerVerifier([nameless])
+
+
+class Promising(Tokens):
+    expiry_is_final = True
+
+    async def verify(self, token: str) -> AccessToken:
+        return await super().verify(token)
+
+
+class Inheriting(Promising):
+    pass
+
+
+class Overriding(Promising):
+    async def verify(self, token: str) -> AccessToken:
+        return await super().verify(token)
+
+
+class Silent:
+    async def verify(self, token: str) -> AccessToken:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(("kind", "is_final"), [(Promising, True), (Inheriting, True), (Overriding, False)])
+def test_who_verifies_in_another_way_has_not_inherited_the_promise(
+    kind: type[Tokens], is_final: bool
+) -> None:
+    verifier = kind()
+    # What an object itself promises comes before what its class does.
+    assert promises_final_expiry(verifier) is verifier.expiry_is_final is False
+    del verifier.expiry_is_final
+    assert promises_final_expiry(verifier) is is_final
+
+
+@pytest.mark.parametrize("said", ["yes", 1, None])
+def test_only_true_is_a_promise(said: object) -> None:
+    verifier = Silent()
+    assert not promises_final_expiry(verifier)
+    vars(verifier)["expiry_is_final"] = said
+    assert not promises_final_expiry(verifier)

@@ -3,10 +3,10 @@
 - `store`: the public class. `options`: its options. `health`: the state of its servers, and warnings.
 - `url`, `endpoints`: where servers are, and how to connect to them.
 - `connection`, `resp`: one open socket, and the commands and replies on it.
-- `moments`: the event loop's clock, and for how long it stood still.
-- `vitals`: what a server reports of itself. `looks`: when it is asked, and what two reports show. `anchors`:
-  the values that vouch for entries, and what was seen of them. `fence`: since when entries are vouched for,
-  by all these. `retention`: for how long others remember.
+- `clocks`: the event loop's clock and the time for which it stood still; a server's clock and its steps.
+- `vitals`: what a server reports of itself. `anchors`: the values that vouch for entries, and what was seen
+  of them. `fence`: since when entries are vouched for, by all these. `retention`: for how long others
+  remember.
 - `writes`: one request's write, and its possible outcomes. `batch`: several writes, and what their replies
   mean. `usual`: those beside which nothing else is due.
 - `server`: one server, its connection and what is known of it. `writer`: its queue of writes, and their

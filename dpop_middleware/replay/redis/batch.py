@@ -32,7 +32,7 @@ from dpop_middleware.replay.redis.writes import (
 )
 from dpop_middleware.replay.store import ReplayEntry, StoreExchange
 
-__all__ = ["REDIRECTIONS", "Again", "Batch", "NewEntries", "own_retentions", "take"]
+__all__ = ["Again", "Batch", "NewEntries", "own_retentions", "take"]
 
 # Servers check ten times a second for an expired WAIT; its reply must come before the batch's own deadline.
 WAIT_GRANULARITY = 0.105

@@ -19,9 +19,9 @@ from redis.asyncio.connection import AbstractConnection, SSLConnection
 from dpop_middleware._options import choice, flag, listener, refused, seconds, whole_number
 from dpop_middleware._request.secure_url import is_loopback
 from dpop_middleware.errors import ConfigurationError
+from dpop_middleware.replay.redis.clocks import Moments
 from dpop_middleware.replay.redis.endpoints import Address, AnyEndpoint, SentinelMaster, Standalone
 from dpop_middleware.replay.redis.fence import NewServer
-from dpop_middleware.replay.redis.moments import Moments
 from dpop_middleware.replay.redis.retention import LivingRetentions
 from dpop_middleware.replay.store import ExchangeSink, StoreExchange
 

@@ -16,11 +16,10 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import InvalidResponse
 
 from dpop_middleware.replay.redis.anchors import Anchor
+from dpop_middleware.replay.redis.clocks import Moments, is_behind
 from dpop_middleware.replay.redis.connection import ask, first_answer
 from dpop_middleware.replay.redis.endpoints import Address, ClusterNodes
 from dpop_middleware.replay.redis.fence import Fence
-from dpop_middleware.replay.redis.looks import is_behind
-from dpop_middleware.replay.redis.moments import Moments
 from dpop_middleware.replay.redis.resp import ServerError
 from dpop_middleware.replay.redis.vitals import parse_info, still_has
 from dpop_middleware.replay.redis.writes import PendingWrite, refuse

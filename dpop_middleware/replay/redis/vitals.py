@@ -12,7 +12,7 @@ from typing import Final
 
 from redis.exceptions import InvalidResponse, RedisError
 
-from dpop_middleware.replay.redis.looks import Looks, is_behind, time_shown
+from dpop_middleware.replay.redis.clocks import Looks, is_behind, time_shown
 from dpop_middleware.replay.redis.resp import FORBIDDEN, NOT_ALLOWED, TIME, ServerError
 
 __all__ = [

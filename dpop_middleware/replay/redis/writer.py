@@ -28,14 +28,14 @@ from typing import Literal
 
 from dpop_middleware.replay.breaker import CircuitBreaker
 from dpop_middleware.replay.redis.anchors import Sights
-from dpop_middleware.replay.redis.batch import REDIRECTIONS, Again, Batch, take
+from dpop_middleware.replay.redis.batch import Again, Batch, take
 from dpop_middleware.replay.redis.connection import Connect, Connection
 from dpop_middleware.replay.redis.options import Settings
 from dpop_middleware.replay.redis.server import Server
 from dpop_middleware.replay.redis.topology import Inquiry, Surroundings
 from dpop_middleware.replay.redis.usual import UsualBatch
 from dpop_middleware.replay.redis.vitals import ServerChanged, ServerUnfit
-from dpop_middleware.replay.redis.writes import CROWDED, PendingWrite, refuse, unavailable
+from dpop_middleware.replay.redis.writes import CROWDED, REDIRECTIONS, PendingWrite, refuse, unavailable
 
 __all__ = ["State", "Writer"]
 

@@ -10,8 +10,8 @@ from redis.exceptions import InvalidResponse, RedisError
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
 from dpop_middleware.replay import RedisReplayStore
+from dpop_middleware.replay.redis.clocks import Moments
 from dpop_middleware.replay.redis.fence import Fence
-from dpop_middleware.replay.redis.moments import Moments
 from dpop_middleware.replay.redis.topology import (
     MOST_HELD,
     Inquiry,

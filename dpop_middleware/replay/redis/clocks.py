@@ -1,15 +1,24 @@
-"""When a server is asked for its state, and what two reports show: it evicted keys, or its clock stepped.
+"""The two clocks beside that of the entries: the event loop's, and a server's.
 
-A clock that steps forward makes entries expire too early.
+The event loop's clock stands still while the machine sleeps. `Moments` count that time too: otherwise a sleep
+would hide what happened meanwhile, and would seem a step of the server's clock.
+
+A server's clock may step: forward, it makes entries expire too early. `Looks` say when a server is asked for
+its state, and what two of its reports show: its clock stepped, or it evicted keys.
 """
 
 import math
+import time
 
 from redis.exceptions import InvalidResponse
 
 from dpop_middleware.replay.redis.resp import FASTEST, LARGEST_STEP, command
 
-__all__ = ["Looks", "is_behind", "time_shown"]
+__all__ = ["Looks", "Moments", "is_behind", "time_shown"]
+
+# A clock that goes on while the machine sleeps, where there is one. What the system's clock gains may be no
+# sleep: it may be set forward and back, and a server's with it.
+_WITH_SLEEP: int | None = getattr(time, "CLOCK_BOOTTIME", None)
 
 _LOOK_EVERY = 1.0
 # What is put down to a correction at most, that of a minute. Entries allow for what happens while they live,
@@ -20,6 +29,35 @@ _UNEXPECTED = "the server sent an unexpected reply to TIME"
 # A clock that is behind may be set right as long as entries live that were written in between.
 _WARY_FOR = 3600.0
 _SECTIONS = (b"server", b"replication", b"stats")
+
+
+class Moments:
+    """Counts the time since it was made, also that for which the machine slept.
+
+    Most event loops' clocks stand still then. Only Linux counts its sleep, and a virtual machine that is
+    paused may not know that it was.
+    """
+
+    def __init__(self) -> None:
+        self._made, self._least, self._most = time.monotonic(), 0.0, -math.inf
+        self._least = self.at(0.0)
+
+    def at(self, loop_time: float) -> float:
+        """The moment at which an event loop's clock shows `loop_time`, if that is now."""
+        # In this order: a process that is stopped in between must not take that for sleep.
+        with_sleep = time.monotonic() if _WITH_SLEEP is None else time.clock_gettime(_WITH_SLEEP)
+        gained = with_sleep - time.monotonic()
+        if gained > self._most:  # noqa: PLR1730 - for each entry, and `max` takes longer than all the rest
+            self._most = gained
+        return loop_time + self._most - self._least
+
+    def slept(self) -> float:
+        """For how many seconds the machine slept."""
+        return self.at(0.0)
+
+    def lived(self) -> float:
+        """For how many seconds this has counted."""
+        return self.at(time.monotonic() - self._made)
 
 
 def time_shown(reply: object) -> float:

@@ -7,8 +7,8 @@ import pytest
 
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.replay import RedisReplayStore, ReplayEntry
-from dpop_middleware.replay.redis import moments
-from dpop_middleware.replay.redis.moments import Moments
+from dpop_middleware.replay.redis import clocks
+from dpop_middleware.replay.redis.clocks import Moments
 from dpop_middleware.replay.redis.writes import FENCED, FORGOTTEN
 from tests.support.replay import answer, answers, entry
 from tests.support.scripted import Reporting, ScriptedServer
@@ -46,7 +46,7 @@ async def test_a_server_that_restarted_while_a_worker_slept_lost_its_entries_jus
 ) -> None:
     """Those that others wrote while it slept, too: even where a virtual machine doesn't know its pause."""
     if not is_counted:
-        monkeypatch.setattr(moments, "_WITH_SLEEP", None)
+        monkeypatch.setattr(clocks, "_WITH_SLEEP", None)
     reporting = Reporting()
     async with ScriptedServer(reporting) as server:
         sleeping, other = (RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab")
@@ -155,7 +155,7 @@ def test_a_moment_counts_sleep(sleep: Sleep) -> None:
 def test_a_system_that_does_not_count_its_sleep_seems_never_to_sleep(
     monkeypatch: pytest.MonkeyPatch, sleep: Sleep
 ) -> None:
-    monkeypatch.setattr(moments, "_WITH_SLEEP", None)
+    monkeypatch.setattr(clocks, "_WITH_SLEEP", None)
     seen = Moments()
     sleep(TEN_MINUTES)
     assert seen.slept() < 1

@@ -1,11 +1,11 @@
-"""What two looks at a server tell, and when the next one is due."""
+"""What two looks at a server show of its clock and its evictions, and when the next one is due."""
 
 import math
 
 import pytest
 from redis.exceptions import InvalidResponse
 
-from dpop_middleware.replay.redis.looks import Looks, is_behind, time_shown
+from dpop_middleware.replay.redis.clocks import Looks, is_behind, time_shown
 
 
 def look(
