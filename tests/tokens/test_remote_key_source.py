@@ -87,7 +87,7 @@ async def held_for_a_second(clock: LoopClock, waiting: asyncio.Task[Any]) -> Non
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.001)
 
