@@ -13,10 +13,16 @@ from starlette.types import Message, Send
 
 from dpop_middleware._adapter import expiry
 from dpop_middleware._adapter.expiry import deadline_after, end_at, ending_after, is_event_stream
+from tests.support.virtual_time import let_time_be_virtual
 
 EVENTS = [(b"Content-Type", b"text/event-stream; charset=utf-8")]
 SOON = 0.02
 MANY = 200_000  # more than is possible in this time, and no more than a failing test may
+
+
+@pytest.fixture(autouse=True)
+async def _time_is_virtual(monkeypatch: pytest.MonkeyPatch) -> None:
+    let_time_be_virtual(monkeypatch)
 
 
 class Server:
