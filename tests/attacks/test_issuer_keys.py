@@ -241,7 +241,7 @@ async def test_the_number_of_waiting_requests_is_limited() -> None:
     answering.set()
 
     def fetch(_: asyncio.AbstractEventLoop) -> KeySet:
-        answering.wait(10)
+        answering.wait(60)
         return KeySet(())
 
     source = RemoteKeySource(fetch, lifetimes=Lifetimes())

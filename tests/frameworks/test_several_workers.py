@@ -73,7 +73,7 @@ def said(where: Path, command: Sequence[str], *, workers: int, **environ: str) -
         watch.cancel()
         server.send_signal(signal.SIGINT)
         try:
-            rest, _ = server.communicate(timeout=20)
+            rest, _ = server.communicate(timeout=60)
         except subprocess.TimeoutExpired:
             # The group is ours alone: a session of its own.
             os.killpg(server.pid, signal.SIGKILL)

@@ -173,7 +173,7 @@ def test_bodies_stream_in_both_directions(served: Served) -> None:
     host, _, port = served.origin.removeprefix("http://").rpartition(":")
     head = ["POST /shout HTTP/1.1", f"Host: {host}", "Transfer-Encoding: chunked"]
     lines = [*head, *served.lines("/shout", method="POST"), "", ""]
-    with socket.create_connection((host, int(port)), timeout=5) as connection:
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
         connection.sendall("\r\n".join(lines).encode())
         received = b""
         for word in (b"one", b"two", b"three"):
@@ -314,7 +314,7 @@ def test_a_websocket_ends_with_its_token(served: Served) -> None:
     with served.websocket("/ws", headers) as websocket:
         assert websocket.recv() == "user123"
         with pytest.raises(ConnectionClosed) as closed:
-            websocket.recv(timeout=5)
+            websocket.recv(timeout=60)
     assert closed.value.rcvd is not None
     assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, "the access token has expired")
 

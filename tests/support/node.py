@@ -25,7 +25,7 @@ _OLDEST_NODE_OF_CONFORMANCE = 22
 _SCRIPTS = Path(__file__).parent
 _LISTS = _SCRIPTS / "npm"
 # Seconds after which a silent script is killed, so that a test fails instead of waiting for ever.
-_PATIENCE = 30
+_PATIENCE = 60
 
 
 def _missing(reason: str) -> NoReturn:

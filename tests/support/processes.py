@@ -29,7 +29,7 @@ def listening(
             yield
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(60)
 
 
 def _wait_for(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

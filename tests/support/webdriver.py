@@ -51,7 +51,7 @@ class Browser:
         """Run a function body in the page and return its value."""
         return self.command("POST", "/execute/sync", script=source, args=list(arguments))
 
-    def wait_for(self, condition: str, *arguments: Any, seconds: float = 15) -> Any:
+    def wait_for(self, condition: str, *arguments: Any, seconds: float = 60) -> Any:
         """Wait until a JavaScript expression over `arguments` is true in the page; return its value."""
         deadline = time.monotonic() + seconds
         while True:
@@ -142,7 +142,7 @@ def _session(client: httpx2.Client, profile: str) -> str:
     }
     capabilities = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
     body = {"capabilities": {"alwaysMatch": capabilities}}
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         with suppress(httpx2.ConnectError):  # the driver is starting
             answer = client.post("/session", json=body).json()
