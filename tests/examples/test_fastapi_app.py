@@ -20,7 +20,7 @@ from dpop_middleware.testing import TestIssuer
 from examples.fastapi_app.test_notes import *  # noqa: F403
 from tests.support.issuer_server import IssuerServer
 from tests.support.nginx import NGINX, nginx
-from tests.support.processes import free_port
+from tests.support.ports import free_port
 from tests.support.valkey import Server
 
 HOUSE = Path(__file__).parents[2]

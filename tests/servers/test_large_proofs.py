@@ -15,7 +15,7 @@ from dpop_middleware.client import DPoPKey
 from dpop_middleware.testing import TestIssuer
 from tests.support.adapters import reached
 from tests.support.nginx import NGINX, nginx
-from tests.support.processes import free_port
+from tests.support.ports import free_port
 from tests.support.servers import SERVERS, ServerKind, serving
 
 RESOURCE = "https://api.example.test"

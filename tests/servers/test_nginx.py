@@ -21,7 +21,7 @@ from websockets.sync.client import connect
 from dpop_middleware import DPoPMiddleware
 from tests.support.adapters import World
 from tests.support.nginx import NGINX, nginx
-from tests.support.processes import free_port
+from tests.support.ports import free_port
 from tests.support.servers import serving
 
 pytestmark = pytest.mark.skipif(

@@ -5,7 +5,6 @@ import contextlib
 import functools
 import importlib.util
 import os
-import secrets
 import shutil
 import signal
 import socket
@@ -20,6 +19,7 @@ from typing import Any, Self
 import redis
 from redis.asyncio import Sentinel
 
+from tests.support.ports import HOST, free_port
 from tests.support.running import leave_out, watch
 from tests.support.server_clock import ServerClock
 
@@ -35,11 +35,6 @@ __all__ = [
     "until",
 ]
 
-HOST = "127.0.0.1"
-# Below those that the system lends to outgoing connections: a server that restarts must find its port free. A
-# cluster node's second port is its first plus 10,000.
-PORTS = range(11_000, 21_000)
-SECOND_PORT = 10_000
 # Seconds that nothing takes: what has not happened by then never will.
 HANGS = 60.0
 # Seconds without an answer after which a replica takes over: a busy machine is not silent for so long.
@@ -79,18 +74,6 @@ def until(condition: Callable[[], object], *, within: float = HANGS) -> None:
         if time.monotonic() > end:
             raise TimeoutError("the server did not come to the expected state")
         time.sleep(0.02)
-
-
-def free_port() -> int:
-    """An unused TCP port, whose second port as a cluster node is unused too."""
-    start = secrets.randbelow(len(PORTS))
-    for port in [*PORTS[start:], *PORTS[:start]]:
-        with contextlib.suppress(OSError), socket.socket() as probe, socket.socket() as second:
-            probe.bind((HOST, port))
-            second.bind((HOST, port + SECOND_PORT))
-            found: int = port
-            return found
-    raise OSError("no free port")
 
 
 class Server:

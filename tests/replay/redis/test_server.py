@@ -17,10 +17,11 @@ from dpop_middleware.replay.redis.server import Server as WatchedServer
 from dpop_middleware.replay.redis.vitals import ServerInfo, identity_of
 from dpop_middleware.replay.redis.writer import Writer
 from tests.support.loop_clock import LoopClock
+from tests.support.ports import free_port
 from tests.support.proxy import Proxy
 from tests.support.replay import ENDLESS, after_a_loss, answer, entry, standalone
 from tests.support.scripted import ScriptedServer, bulk, info
-from tests.support.valkey import HOST, Cluster, Server, free_port
+from tests.support.valkey import HOST, Cluster, Server
 
 BUCKETS = Buckets(b"dpop", spread=False)
 # The smallest ACL of the store's chapter.
