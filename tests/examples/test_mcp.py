@@ -29,7 +29,7 @@ def test_the_example_says_what_happened() -> None:
         cwd=HOUSE,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -66,7 +66,7 @@ def _installed(config: pytest.Config) -> Path:
         for name in _LISTED:
             shutil.copy(_LISTS / name, fresh)
         install = [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--fetch-retries=1"]
-        done = subprocess.run(install, check=False, cwd=fresh, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(install, check=False, cwd=fresh, capture_output=True, text=True, timeout=600)
         if done.returncode != 0:
             _missing(f"npm can't install the packages of others here: {done.stderr[-500:]}")
         # Another run may have been quicker: then its directory stays, and this one is removed.
@@ -197,6 +197,6 @@ def mcp_conformance(config: pytest.Config, scenario: str, *, client: str, result
         cwd=_SCRIPTS.parents[1],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     return done.stdout + done.stderr

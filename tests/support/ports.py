@@ -10,7 +10,7 @@ __all__ = ["HOST", "free_port"]
 HOST = "127.0.0.1"
 # Below those that the system lends to outgoing connections: none of them can take the port of a program that
 # is about to start, or to start again.
-PORTS = range(11_000, 16_000)
+PORTS = range(11_000, 15_000)
 # A cluster node's second port is its first plus 10,000.
 SECOND_PORT = 10_000
 # Who gets a port marks it for all processes of the tests, by the datagram socket of its number. The newest

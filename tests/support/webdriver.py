@@ -68,6 +68,15 @@ class Browser:
         element = self.command("POST", "/element", using="css selector", value=selector)
         return str(element[ELEMENT])
 
+    def _of(self, selector: str, method: str, path: str) -> Any:
+        """Send a command about an element, again where the page has replaced the one that was found."""
+        while True:
+            try:
+                return self.command(method, f"/element/{self.find(selector)}/{path}")
+            except AssertionError as error:
+                if "stale element reference" not in str(error):
+                    raise
+
     def click(self, selector: str) -> None:
         """Click as a person does: where something lies over the element, this fails."""
         self.wait_for("document.querySelector(arguments[0])?.disabled === false", selector)
@@ -75,7 +84,7 @@ class Browser:
             "document.querySelector(arguments[0]).scrollIntoView({block: 'center', behavior: 'instant'})",
             selector,
         )
-        self.command("POST", f"/element/{self.find(selector)}/click")
+        self._of(selector, "POST", "click")
 
     def press(self, key: str) -> None:
         """Press and release one key, wherever the focus is."""
@@ -84,7 +93,7 @@ class Browser:
 
     def text(self, selector: str) -> str:
         """Return the visible text of an element."""
-        return str(self.command("GET", f"/element/{self.find(selector)}/text"))
+        return str(self._of(selector, "GET", "text"))
 
     def devtools(self, name: str, **parameters: Any) -> Any:
         """Send one command of the DevTools protocol."""

@@ -713,6 +713,6 @@ os._exit(os.waitstatus_to_exitcode(status))
 def test_a_child_does_not_wait_for_its_parents_fetch() -> None:
     root = str(Path(sys.modules["dpop_middleware"].__path__[0]).parent)
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", FORKING, root], capture_output=True, timeout=120, check=False
+        [sys.executable, "-W", "ignore", "-c", FORKING, root], capture_output=True, timeout=600, check=False
     )
     assert (done.returncode, done.stderr) == (0, b"")

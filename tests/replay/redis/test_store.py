@@ -463,7 +463,7 @@ async def main():
             [sys.executable, "-W", "error", "-X", "dev", "-c", code],
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
             check=False,
         )
         assert done.returncode == 0, done.stderr
@@ -517,7 +517,7 @@ loop.run_until_complete(store.aclose())
 loop.close()
 """
         done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=False
         )
         assert done.returncode == 0, done.stderr
 
