@@ -34,8 +34,9 @@ def issuer() -> Iterator[IssuerServer]:
 
 
 def verifier(server: IssuerServer, /, **options: Any) -> JWTAccessTokenVerifier:
-    defaults: dict[str, Any] = {"issuer": ISSUER, "audience": RESOURCE, "jwks": f"{server.origin}/jwks"}
-    return JWTAccessTokenVerifier(**(defaults | options))
+    # A busy machine's issuer answers late, and is well all the same.
+    defaults: dict[str, Any] = {"issuer": ISSUER, "audience": RESOURCE, "jwks_patience": 30}
+    return JWTAccessTokenVerifier(**(defaults | {"jwks": f"{server.origin}/jwks"} | options))
 
 
 def unknown_key(kid: str | None = None) -> str:
@@ -121,7 +122,7 @@ async def test_probes_cause_few_fetches(issuer: IssuerServer) -> None:
 
 
 async def test_a_token_with_a_known_key_does_not_wait(issuer: IssuerServer) -> None:
-    judge = verifier(issuer)
+    judge = verifier(issuer, jwks_patience=1)
     await judge.verify(KEY.token())
     issuer.handlers["/jwks"] = lambda _: [10.0]
     floods = [asyncio.create_task(outcome_of(judge, unknown_key())) for _ in range(50)]
@@ -171,8 +172,7 @@ async def test_no_token_gets_401_while_an_issuer_that_names_no_key_rotates_under
 ) -> None:
     oldest, old, new = (issuer_key("ES256", number=number, kid=None) for number in (11, 12, 13))
     issuer.handlers["/jwks"] = lambda _: json_answer(key_set(oldest, old))
-    # A busy machine's issuer answers late, and is well all the same.
-    judge = verifier(issuer, jwks_patience=30)
+    judge = verifier(issuer)
     for key in (oldest, old):
         await judge.verify(key.token())
     published = threading.Event()
@@ -195,15 +195,14 @@ async def test_no_token_gets_401_while_an_issuer_that_names_no_key_rotates_under
 
 
 async def test_the_attacker_causes_no_5xx_while_the_issuer_is_well(issuer: IssuerServer) -> None:
-    # A busy machine's issuer answers late, and is well all the same.
-    judge = verifier(issuer, jwks_patience=30)
+    judge = verifier(issuer)
     await judge.verify(KEY.token())
     tokens = [unknown_key() for _ in range(300)]
     assert await outcomes_of(judge, tokens) == {InvalidToken: 300}
 
 
 async def test_5xx_are_limited_while_the_issuer_is_down(issuer: IssuerServer) -> None:
-    judge = verifier(issuer)
+    judge = verifier(issuer, jwks_patience=3)
     await judge.verify(KEY.token())
     issuer.handlers["/jwks"] = lambda _: answer(b"", status=500)
     begun = time.monotonic()
