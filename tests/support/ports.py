@@ -22,7 +22,8 @@ _marks = deque[socket.socket]()
 def free_port() -> int:
     """Return an unused port, whose second one is unused too: no other process of the tests will get it."""
     start = secrets.randbelow(len(PORTS))
-    for port in (*PORTS[start:], *PORTS[:start]):
+    ports: list[int] = [*PORTS[start:], *PORTS[:start]]
+    for port in ports:
         with contextlib.suppress(OSError):
             _marks.append(_marked(port))
             if len(_marks) > MARKS:
