@@ -44,8 +44,9 @@ AT_ONCE = ENDLESS / 4
 # How often a test may try to see a store with the usual timeout back in a second. A busy machine may answer
 # later than that timeout allows; a store that takes too long takes so each time.
 CHANCES = 5
-# Turns of the event loop, more than a request takes to end whose deadline has passed.
-TURNS = 100
+# Turns of the event loop: more than requests take to begin, and more than one takes to end whose deadline has
+# passed.
+STARTS, TURNS = 5, 100
 
 # Proofs that a thief would try again, the newest.
 KEPT = 500
@@ -69,15 +70,21 @@ async def in_time(asking: Awaitable[T], within: float | None = TIMEOUT + SLACK) 
     """
     asked = asyncio.ensure_future(asking)
     try:
+        # Its own timer is set first.
+        await _turns(until=asked, at_most=STARTS)
         await asyncio.wait({asked}, timeout=within)
-        for _ in range(TURNS):
-            if asked.done():
-                break
-            await asyncio.sleep(0)
+        await _turns(until=asked, at_most=TURNS)
         assert asked.done(), f"no answer within {within} seconds"
         return await asked
     finally:
         asked.cancel()
+
+
+async def _turns(*, until: asyncio.Future[T], at_most: int) -> None:
+    for _ in range(at_most):
+        if until.done():
+            break
+        await asyncio.sleep(0)
 
 
 async def judged(store: ReplayStore, item: ReplayEntry) -> bool:

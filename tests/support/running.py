@@ -11,7 +11,7 @@ import threading
 import time
 from pathlib import Path
 
-__all__ = ["leave_out", "running", "watch"]
+__all__ = ["Waits", "leave_out", "running", "watch"]
 
 # Seconds between two beats of the pulse; a longer time without a beat counts as this much.
 BEAT = 0.01
