@@ -36,7 +36,8 @@ def issuer() -> Iterator[IssuerServer]:
 def verifier(server: IssuerServer, /, **options: Any) -> JWTAccessTokenVerifier:
     # A busy machine's issuer answers late, and is well all the same.
     defaults: dict[str, Any] = {"issuer": ISSUER, "audience": RESOURCE, "jwks_patience": 30}
-    return JWTAccessTokenVerifier(**(defaults | {"jwks": f"{server.origin}/jwks"} | options))
+    defaults["jwks"] = f"{server.origin}/jwks"
+    return JWTAccessTokenVerifier(**(defaults | options))
 
 
 def unknown_key(kid: str | None = None) -> str:

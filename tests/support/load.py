@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.replay import ReplayEntry, ReplayStore
@@ -80,7 +80,7 @@ async def in_time(asking: Awaitable[T], within: float | None = TIMEOUT + SLACK) 
         asked.cancel()
 
 
-async def _turns(*, until: asyncio.Future[T], at_most: int) -> None:
+async def _turns(*, until: asyncio.Future[Any], at_most: int) -> None:
     for _ in range(at_most):
         if until.done():
             break

@@ -34,7 +34,8 @@ class Clock:
 def verifier(*keys: IssuerKey, **options: Any) -> JWTAccessTokenVerifier:
     # A busy machine's issuer answers late, and is well all the same.
     defaults: dict[str, Any] = {"issuer": ISSUER, "audience": RESOURCE, "jwks_patience": 30}
-    return JWTAccessTokenVerifier(**(defaults | {"jwks": key_set(*(keys or (KEY,)))} | options))
+    defaults["jwks"] = key_set(*(keys or (KEY,)))
+    return JWTAccessTokenVerifier(**(defaults | options))
 
 
 async def refused(judge: AccessTokenVerifier, token: str) -> InvalidToken:
