@@ -31,6 +31,7 @@ from dpop_middleware._judge.requirements import Requirements
 from dpop_middleware.errors import ConfigurationError
 from tests.support.adapters import ORIGIN, World, reached, scope_of, whoami
 from tests.support.asgi import call
+from tests.support.virtual_time import let_time_be_virtual
 
 
 @pytest.fixture
@@ -792,7 +793,7 @@ def test_a_websocket_ends_with_its_token(world: World) -> None:
 
     app = Starlette(routes=[WebSocketRoute("/ws", listening)])
     client = browser(DPoPMiddleware(app, world.server(), close_at_expiry=True))
-    headers = world.headers("/ws", exp=world.clock() + 0.5)
+    headers = world.headers("/ws", exp=world.clock() + 2)
     with client.websocket_connect("/ws", headers=headers) as websocket:
         websocket.send_text("a")
         assert websocket.receive_text() == "a"
@@ -811,8 +812,15 @@ def test_a_websocket_ends_with_its_token(world: World) -> None:
     ],
 )
 async def test_server_sent_events_end_with_the_token(
-    world: World, options: dict[str, Any], expires_in: float, pause: float, chunks: int
+    world: World,
+    options: dict[str, Any],
+    expires_in: float,
+    pause: float,
+    chunks: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    let_time_be_virtual(monkeypatch)
+
     async def events(request: Request) -> Response:
         async def ticks() -> AsyncIterator[str]:
             yield "data: 1\n\n"

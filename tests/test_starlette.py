@@ -29,6 +29,7 @@ from dpop_middleware.starlette import requires_dpop
 from tests.support.adapters import ORIGIN, World, answers_to_handshake, scope_of
 from tests.support.api import NOW, Api
 from tests.support.asgi import call
+from tests.support.virtual_time import let_time_be_virtual
 
 
 @pytest.fixture
@@ -479,7 +480,7 @@ async def _ticks(pause: float) -> AsyncIterator[str]:
 
 @pytest.mark.parametrize("kind", ["function", "class"])
 async def test_an_endpoint_that_is_busy_when_its_websocket_ends_is_told_so_afterwards(
-    world: World, kind: str
+    world: World, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api = world.server()
     sent: list[Message] = []
@@ -487,7 +488,7 @@ async def test_an_endpoint_that_is_busy_when_its_websocket_ends_is_told_so_after
 
     async def busy(websocket: WebSocket) -> None:
         await websocket.accept()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not any(message["type"] == "websocket.close" for message in sent):
                 await asyncio.sleep(0.01)
         with pytest.raises(WebSocketDisconnect) as ended:
@@ -500,6 +501,7 @@ async def test_an_endpoint_that_is_busy_when_its_websocket_ends_is_told_so_after
 
     decorate = requires_dpop(api, close_at_expiry=True)
     endpoint = decorate(busy) if kind == "function" else decorate(Busy)
+    let_time_be_virtual(monkeypatch)
     fields = world.fields("/ws", exp=world.clock() + 0.3)
     scope = scope_of("/ws", fields, type="websocket", subprotocols=[])
     await run(Starlette(routes=[WebSocketRoute("/ws", endpoint)]), scope, sent)
@@ -523,7 +525,9 @@ async def test_event_streams_end_with_their_token(
     expires_in: float,
     pause: float,
     chunks: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    let_time_be_virtual(monkeypatch)
     protect = requires_dpop(world.server(), close_at_expiry=close_at_expiry)
 
     @protect
@@ -579,7 +583,7 @@ async def test_the_time_before_the_stream_counts(world: World, kind: str) -> Non
     }
     scope = scope_of("/a", world.fields("/a", exp=world.clock() + 0.3))
     sent: list[Message] = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await run(Starlette(routes=[Route("/a", endpoints[kind])]), scope, sent)
     assert sent[0]["status"] == 200
     assert not any(message.get("body") for message in sent)
@@ -587,7 +591,10 @@ async def test_the_time_before_the_stream_counts(world: World, kind: str) -> Non
 
 
 @pytest.mark.parametrize("kind", ["function", "class"])
-async def test_a_source_that_is_always_ready_ends_too(world: World, kind: str) -> None:
+async def test_a_source_that_is_always_ready_ends_too(
+    world: World, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_time_be_virtual(monkeypatch)
     protect = requires_dpop(world.server(), close_at_expiry=True)
 
     async def source() -> AsyncIterator[str]:
@@ -617,6 +624,10 @@ async def test_a_client_that_reads_nothing_keeps_no_stream_beyond_the_expiry(
     world: World, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(expiry, "_GRACE", 0.05)
+    expires_in = 3.0
+    if kind != "sync function":  # whose thread takes real time
+        let_time_be_virtual(monkeypatch)
+        expires_in = 0.3
     protect = requires_dpop(world.server(), close_at_expiry=True)
     done: list[str] = []
 
@@ -651,15 +662,18 @@ async def test_a_client_that_reads_nothing_keeps_no_stream_beyond_the_expiry(
             await asyncio.Event().wait()
 
     app = Starlette(routes=[Route("/a", endpoints[kind])])
-    async with asyncio.timeout(10):
-        # As `receive`, an event that nobody sets never returns, so its type doesn't matter.
-        await app(scope_of("/a", world.fields("/a", exp=world.clock() + 0.3)), asyncio.Event().wait, send)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    scope = scope_of("/a", world.fields("/a", exp=world.clock() + expires_in))
+    # As `receive`, an event that nobody sets never returns, so its type doesn't matter.
+    await app(scope, asyncio.Event().wait, send)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     assert b"".join(message.get("body", b"") for message in sent) == b"data: 1\n\n"
     assert done == ["background task"]
 
 
 @pytest.mark.parametrize("kind", ["function", "class"])
-async def test_a_slow_handshake_is_refused_when_the_token_has_expired(world: World, kind: str) -> None:
+async def test_a_slow_handshake_is_refused_when_the_token_has_expired(
+    world: World, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_time_be_virtual(monkeypatch)
     protect = requires_dpop(world.server(), close_at_expiry=True)
 
     @protect

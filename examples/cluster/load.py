@@ -69,7 +69,7 @@ class Load:
     async def run(self, seconds: float) -> None:
         """Keep the clients busy for so long, and then until the API has recovered, within limits."""
         end = time.monotonic() + seconds
-        async with httpx2.AsyncClient(timeout=5) as http, asyncio.TaskGroup() as clients:
+        async with httpx2.AsyncClient(timeout=30) as http, asyncio.TaskGroup() as clients:
             for _ in range(CLIENTS):
                 clients.create_task(self._client(http, end))
 

@@ -18,7 +18,7 @@ SLOTS = 16384
 # A node that is silent for so long is taken for dead by the others.
 NODE_TIMEOUT = 1.0
 # Below the ports that the system lends out; the nodes talk to each other on their port plus 10,000.
-PORTS = range(12_000, 22_000)
+PORTS = range(15_000, 18_000)
 
 
 class Cluster:

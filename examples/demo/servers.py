@@ -47,7 +47,7 @@ def uvicorn(
 
 
 def _wait_until_it_listens(process: subprocess.Popen[bytes], host: str, port: int) -> None:
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
             return

@@ -13,8 +13,8 @@ from pathlib import Path
 
 HOST = "127.0.0.1"
 # Below the ports that the system lends out: what restarts must find its port free.
-PORTS = range(22_000, 32_000)
-WITHIN = 60.0
+PORTS = range(28_000, 32_000)
+WITHIN = 120.0
 
 
 class Process:

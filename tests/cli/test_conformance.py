@@ -21,7 +21,7 @@ from tests.support.clients import running
 from tests.support.command import Ran, process, run
 from tests.support.egress_proxy import EgressProxy
 from tests.support.issuer_server import IssuerServer, drip
-from tests.support.processes import free_port
+from tests.support.ports import free_port
 from tests.support.servers import Certificate, serving
 
 RESOURCE = "https://api.example.test"

@@ -13,7 +13,7 @@ from dpop_middleware.cli.findings import MEANING
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.testing import BROKEN_PROOFS, TestIssuer, broken_proof, encode_jws
 from tests.support.command import Ran, process, run
-from tests.support.processes import free_port
+from tests.support.ports import free_port
 
 NOW = 1_800_000_000
 URL = "https://api.example.test/notes"

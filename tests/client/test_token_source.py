@@ -568,7 +568,7 @@ def test_a_new_token_is_kept_though_all_clocks_are_set_back() -> None:
         assert [source.token(), source.token()] == ["token-2"] * 2
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(120)
 def test_a_listener_may_discard_a_token() -> None:
     server = Server()
     sources: list[TokenSource] = []
@@ -581,6 +581,6 @@ def test_a_listener_may_discard_a_token() -> None:
     sources.append(server.source(on_response=discards))
     asked = threading.Thread(target=sources[0].token, daemon=True)
     asked.start()
-    asked.join(5)
+    asked.join(60)
     assert not asked.is_alive()
     assert sources[0].token() == "token-2"

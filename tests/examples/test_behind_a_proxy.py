@@ -13,7 +13,7 @@ from dpop_middleware import DPoPMiddleware, MemoryReplayStore, ResourceServer
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.testing import TestIssuer
 from tests.support.nginx import NGINX, nginx
-from tests.support.processes import free_port
+from tests.support.ports import free_port
 from tests.support.reader import API, ISSUER, readers_app
 from tests.support.readme import blocks
 from tests.support.servers import serving

@@ -20,7 +20,7 @@ def test_no_replay_gets_through_the_death_of_a_master() -> None:
         cwd=HOUSE,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

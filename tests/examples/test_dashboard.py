@@ -22,7 +22,7 @@ PAGE = text_of("examples/dashboard/README.md")
 def dashboard(program: str = "") -> str:
     command = ["-c", program] if program else ["-m", "examples.dashboard"]
     done = subprocess.run(
-        [sys.executable, *command], cwd=HOUSE, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, *command], cwd=HOUSE, capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr

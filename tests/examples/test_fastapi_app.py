@@ -20,7 +20,7 @@ from dpop_middleware.testing import TestIssuer
 from examples.fastapi_app.test_notes import *  # noqa: F403
 from tests.support.issuer_server import IssuerServer
 from tests.support.nginx import NGINX, nginx
-from tests.support.processes import free_port
+from tests.support.ports import free_port
 from tests.support.valkey import Server
 
 HOUSE = Path(__file__).parents[2]
@@ -89,11 +89,11 @@ def check(app: Deployed) -> None:
             },
         )
         assert preflight.status_code == 200
-        soon = app.auth(["notes:read"], sub="ann", exp=time.time() + 2)
-        events = client.get("/ticks", auth=soon, timeout=30)
+        soon = app.auth(["notes:read"], sub="ann", exp=time.time() + 5)
+        events = client.get("/ticks", auth=soon, timeout=60)
         assert events.text.startswith("data: tick for ann\n\n")
     key = DPoPKey.generate()
-    token = app.issuer.token(jkt=key.jkt, scopes=["notes:read"], sub="ann", exp=time.time() + 2)
+    token = app.issuer.token(jkt=key.jkt, scopes=["notes:read"], sub="ann", exp=time.time() + 5)
     fields = {
         "Authorization": f"DPoP {token}",
         "DPoP": key.proof("GET", f"{app.origin}/echo", access_token=token),
@@ -102,7 +102,7 @@ def check(app: Deployed) -> None:
         ws.send("hello")
         assert ws.recv() == "ann: hello"
         with pytest.raises(ConnectionClosed) as closed:
-            ws.recv(timeout=30)
+            ws.recv(timeout=60)
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1008
 

@@ -42,7 +42,7 @@ def test_the_whole_flow_runs_without_a_browser() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=600,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
@@ -59,7 +59,7 @@ def test_a_port_in_use_is_reported() -> None:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=600,
         )
     assert done.returncode == 1
     assert f"port {port} or one of the next two can't be used" in done.stdout

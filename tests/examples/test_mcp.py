@@ -14,9 +14,10 @@ from mcp.shared.auth import OAuthToken
 from mcp.types import TextContent
 
 from dpop_middleware.client import DPoPKey
-from examples.demo.servers import free_port, uvicorn
+from examples.demo.servers import uvicorn
 from examples.mcp.__main__ import theft
 from examples.mcp.client import Storage, User, logged_in
+from tests.support.ports import free_port
 
 HOUSE = Path(__file__).parents[2]
 READ = "notes of user123, read by my_client"
@@ -28,7 +29,7 @@ def test_the_example_says_what_happened() -> None:
         cwd=HOUSE,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -17,7 +17,7 @@ def test_the_websocket_and_the_events_end_with_their_token() -> None:
         with pytest.raises(InvalidStatus) as refused, connect(address, proxy=None):
             pass
         assert refused.value.response.status_code == 401
-        fields = example.fields(example.origin + "/echo", sub="alice", exp=time.time() + 3)
+        fields = example.fields(example.origin + "/echo", sub="alice", exp=time.time() + 5)
         with connect(address, additional_headers=fields, proxy=None) as websocket:
             assert websocket.recv() == "hello, alice"
             websocket.send("echo")
@@ -36,7 +36,7 @@ def test_the_websocket_and_the_events_end_with_their_token() -> None:
             assert websocket.recv() == "hello, alice"
         with pytest.raises(InvalidStatus), connect(address, subprotocols=protocols, origin=page, proxy=None):
             pass
-        auth = example.auth(sub="alice", exp=time.time() + 3)
+        auth = example.auth(sub="alice", exp=time.time() + 5)
         events = httpx2.get(f"{example.origin}/ticks", auth=auth, trust_env=False)
         assert events.text.startswith("data: tick for alice\n\n")
         assert events.text.endswith("data: tick for alice\n\n")

@@ -14,7 +14,7 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
-from tests.support.processes import free_port
+from tests.support.ports import free_port
 
 __all__ = ["main", "serving_apart"]
 

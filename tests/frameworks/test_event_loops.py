@@ -36,7 +36,7 @@ def test_hypercorn_under_trio_ends_with_a_message_that_says_what_to_do(
         env={**os.environ, "PYTHONPATH": str(Path(dpop_middleware.__file__).parents[1])},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
     assert "dpop_middleware runs under asyncio only" in ended.stderr

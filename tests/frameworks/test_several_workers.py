@@ -58,7 +58,7 @@ def said(where: Path, command: Sequence[str], *, workers: int, **environ: str) -
         start_new_session=True,
     )
     # A server that never comes up must not keep the tests waiting.
-    watch = threading.Timer(60, server.kill)
+    watch = threading.Timer(300, server.kill)
     watch.start()
     lines: list[str] = []
     try:
@@ -73,7 +73,7 @@ def said(where: Path, command: Sequence[str], *, workers: int, **environ: str) -
         watch.cancel()
         server.send_signal(signal.SIGINT)
         try:
-            rest, _ = server.communicate(timeout=20)
+            rest, _ = server.communicate(timeout=60)
         except subprocess.TimeoutExpired:
             # The group is ours alone: a session of its own.
             os.killpg(server.pid, signal.SIGKILL)

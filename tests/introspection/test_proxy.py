@@ -13,7 +13,7 @@ from dpop_middleware.introspection import ClientSecretBasic, IntrospectionVerifi
 from tests.support.egress_proxy import EgressProxy
 from tests.support.introspection_server import API, PATIENT, IssuerOfOpaqueTokens, refusal, signed_jwt
 from tests.support.issuer_server import METADATA, IssuerServer, answer, json_answer
-from tests.support.processes import free_port
+from tests.support.ports import free_port
 
 NAME = "auth.internal.test"  # no resolver knows it
 ISSUER = f"https://{NAME}"

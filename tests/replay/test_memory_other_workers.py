@@ -161,7 +161,7 @@ def test_a_real_child_process_is_warned_and_its_parent_is_not(tmp_path: Path) ->
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=600,
     )
     assert done.stderr.count("seems to be one of several") == 1
     assert "a multiprocessing parent" in done.stderr

@@ -15,7 +15,7 @@ from dpop_middleware.client import DPoPKey
 from dpop_middleware.testing import TestIssuer
 from tests.support.adapters import reached
 from tests.support.nginx import NGINX, nginx
-from tests.support.processes import free_port
+from tests.support.ports import free_port
 from tests.support.servers import SERVERS, ServerKind, serving
 
 RESOURCE = "https://api.example.test"
@@ -38,7 +38,7 @@ def ask(port: int, key: DPoPKey) -> tuple[int, int]:
     """The status, and the size of the proof."""
     token = ISSUER.token(jkt=key.jkt)
     proof = key.proof("GET", f"{RESOURCE}/notes", access_token=token)
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request("GET", "/notes", headers={"Authorization": f"DPoP {token}", "DPoP": proof})
         return connection.getresponse().status, len(proof)

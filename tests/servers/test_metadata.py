@@ -17,7 +17,7 @@ PATH = "/.well-known/oauth-protected-resource/v1"
 
 
 def ask(origin: str, method: str, path: str) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection(urlsplit(origin).netloc, timeout=10)
+    connection = http.client.HTTPConnection(urlsplit(origin).netloc, timeout=60)
     try:
         connection.request(method, path, headers={"Host": "evil.example"})
         response = connection.getresponse()

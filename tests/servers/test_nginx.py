@@ -21,7 +21,7 @@ from websockets.sync.client import connect
 from dpop_middleware import DPoPMiddleware
 from tests.support.adapters import World
 from tests.support.nginx import NGINX, nginx
-from tests.support.processes import free_port
+from tests.support.ports import free_port
 from tests.support.servers import serving
 
 pytestmark = pytest.mark.skipif(
@@ -79,7 +79,7 @@ class Proxied:
         return [f"{name}: {value}" for name, value in fields]
 
     def connection(self, host: str = "api.example.test") -> ssl.SSLSocket:
-        plain = socket.create_connection(("127.0.0.1", self.port), timeout=5)
+        plain = socket.create_connection(("127.0.0.1", self.port), timeout=60)
         return self.trust.wrap_socket(plain, server_hostname=host)
 
     def get(self, target: str, *lines: str, host: str = "api.example.test", header: str | None = None) -> Any:
@@ -253,7 +253,7 @@ def test_a_websocket_passes_the_proxy(proxied: Proxied) -> None:
     url = f"wss://api.example.test:{proxied.port}/ws"
 
     def websocket(**headers: str) -> Any:
-        plain = socket.create_connection(("127.0.0.1", proxied.port), timeout=5)
+        plain = socket.create_connection(("127.0.0.1", proxied.port), timeout=60)
         return connect(url, sock=plain, ssl=proxied.trust, additional_headers=headers, proxy=None)
 
     with websocket(**proxied.world.headers(proxied.origin() + "/ws")) as connection:

@@ -122,7 +122,7 @@ def running(app: Any) -> Generator[str]:
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:
-        deadline = 10.0
+        deadline = 60.0
         while not server.started and thread.is_alive() and deadline > 0:
             threading.Event().wait(0.01)
             deadline -= 0.01
@@ -131,7 +131,7 @@ def running(app: Any) -> Generator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = True
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
 
 

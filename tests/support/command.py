@@ -74,7 +74,7 @@ def process(*argv: str, stdin: bytes | str = b"", **environ: str) -> Ran:
         input=stdin.encode() if isinstance(stdin, str) else stdin,
         capture_output=True,
         check=False,
-        timeout=60,
+        timeout=600,
         cwd=ROOT,
         env={**os.environ, **environ},
     )

@@ -66,6 +66,6 @@ def recipe_passes(module: ModuleType, folder: Path, *, imports: str) -> tuple[bo
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=600,
     )
     return done.returncode == 0, done.stdout + done.stderr

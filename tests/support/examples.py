@@ -67,12 +67,12 @@ def running_example(name: str) -> Generator[RunningExample]:
             yield RunningExample(origin, issuer)
         finally:
             process.terminate()
-            assert process.wait(10) in (0, -15)
+            assert process.wait(60) in (0, -15)
 
 
 def _wait_until_it_answers(origin: str) -> None:
     # The socket already listens: a connection is answered when the server is up.
     host, _, port = origin.removeprefix("http://").partition(":")
-    with socket.create_connection((host, int(port)), timeout=15) as connection:
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
         connection.sendall(b"GET /health HTTP/1.0\r\n\r\n")
         assert connection.recv(4) == b"HTTP"

@@ -34,7 +34,7 @@ def running_flow() -> Generator[Flow]:
     process = subprocess.Popen([*COMMAND, "--port", "0"], cwd=HOUSE, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
-        readable, _, _ = select.select([process.stdout], [], [], 20)
+        readable, _, _ = select.select([process.stdout], [], [], 60)
         assert readable, "the example says nothing"
         lines: list[str] = []
         while not lines or not lines[-1].startswith("Open "):
@@ -42,7 +42,7 @@ def running_flow() -> Generator[Flow]:
         yield Flow(*(line.split()[-1] for line in lines[:3]))
     finally:
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
     assert process.returncode == 0
 
 

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tests.support.caddy import CADDY, caddy
 from tests.support.envoy import ENVOY, envoy
 from tests.support.nginx import NGINX, nginx
-from tests.support.processes import free_port
+from tests.support.ports import free_port
 from tests.support.readme import blocks
 from tests.support.servers import exchange, serving
 

@@ -66,7 +66,7 @@ async def connected(
             auth=auth,
             headers=headers,
             trust_env=False,
-            timeout=20,
+            timeout=600,
         ) as http,
         streamable_http_client(url, http_client=http) as streams,
         ClientSession(*streams[:2]) as session,

@@ -25,7 +25,7 @@ _OLDEST_NODE_OF_CONFORMANCE = 22
 _SCRIPTS = Path(__file__).parent
 _LISTS = _SCRIPTS / "npm"
 # Seconds after which a silent script is killed, so that a test fails instead of waiting for ever.
-_PATIENCE = 30
+_PATIENCE = 60
 
 
 def _missing(reason: str) -> NoReturn:
@@ -66,7 +66,7 @@ def _installed(config: pytest.Config) -> Path:
         for name in _LISTED:
             shutil.copy(_LISTS / name, fresh)
         install = [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--fetch-retries=1"]
-        done = subprocess.run(install, check=False, cwd=fresh, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(install, check=False, cwd=fresh, capture_output=True, text=True, timeout=600)
         if done.returncode != 0:
             _missing(f"npm can't install the packages of others here: {done.stderr[-500:]}")
         # Another run may have been quicker: then its directory stays, and this one is removed.
@@ -197,6 +197,6 @@ def mcp_conformance(config: pytest.Config, scenario: str, *, client: str, result
         cwd=_SCRIPTS.parents[1],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     return done.stdout + done.stderr

@@ -102,7 +102,7 @@ class PythonClient:
         auth = requests_oauth2client.DPoPToken(token, _dpop_key=self.key)
         with requests.Session() as session:
             session.trust_env = False
-            response = session.request(method, url, data=body, auth=auth, timeout=10)
+            response = session.request(method, url, data=body, auth=auth, timeout=60)
             return Answered(response.status_code, response.text)
 
 

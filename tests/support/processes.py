@@ -7,14 +7,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["free_port", "listening"]
-
-
-def free_port() -> int:
-    """Return an unused port of 127.0.0.1."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
+__all__ = ["listening"]
 
 
 @contextmanager
@@ -29,7 +22,7 @@ def listening(
             yield
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(60)
 
 
 def _wait_for(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

@@ -16,8 +16,8 @@ class Proxy:
     """Forwards from `port`, any free one by default, to `to`; see the attributes for what it does to it.
 
     Replies go in pieces of at most `piece` bytes if that is set. While `swallow_replies` is true, what the
-    server says is thrown away; `lose_next_reply` does it to one piece and then cuts the connection. `hold`
-    stops both directions. `reply_delay` is in seconds.
+    server says is thrown away, and counted; `lose_next_reply` does it to one piece and then cuts the
+    connection. `hold` stops both directions. `reply_delay` is in seconds.
     """
 
     def __init__(self, to: int, *, port: int = 0) -> None:
@@ -30,7 +30,7 @@ class Proxy:
         self.lose_next_reply = False
         self.reply_delay = 0.0
         self.piece: int | None = None
-        self.connections = 0
+        self.connections = self.swallowed = 0
         self.port = port
 
     @property
@@ -106,12 +106,14 @@ class Proxy:
                 if replies and self.reply_delay:
                     await asyncio.sleep(self.reply_delay)
                 if replies and self.swallow_replies:
+                    self.swallowed += 1
                     continue
                 if replies and self.lose_next_reply:
                     self.lose_next_reply = False
                     return
-                size = self.piece if replies and self.piece else len(data)
-                for start in range(0, len(data), size):
-                    writer.write(data[start : start + size])
+                while data:
+                    size = self.piece if replies and self.piece else len(data)
+                    piece, data = data[:size], data[size:]
+                    writer.write(piece)
                     await writer.drain()
                     await asyncio.sleep(0)

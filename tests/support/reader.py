@@ -177,6 +177,6 @@ async def follow(snippet: Block, scenario: Scenario, world: World) -> None:
 async def opened(api: ResourceServer) -> None:
     """Wait for the store's first connection: on a busy machine a request may not wait long enough for it."""
     await api.open()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not (await api.health()).replay_store.ok:
             await asyncio.sleep(0.05)

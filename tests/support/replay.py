@@ -10,7 +10,10 @@ from dpop_middleware.replay import ReplayEntry, ReplayStore
 from dpop_middleware.replay.redis.endpoints import ClusterNodes, Standalone, endpoint_of_url
 from dpop_middleware.testing.store_contract import entry
 
-__all__ = ["after_a_loss", "answer", "answers", "cluster_nodes", "entry", "standalone"]
+__all__ = ["ENDLESS", "after_a_loss", "answer", "answers", "cluster_nodes", "entry", "standalone"]
+
+# Seconds: no machine stands still for half of that. A 503 of a store with this timeout is its own doing.
+ENDLESS = 30.0
 
 
 def after_a_loss(key: str | None = None) -> ReplayEntry:

@@ -94,7 +94,8 @@ class ScriptedServer:
         self._server.close()
         self.release()
         self.cut()
-        await asyncio.sleep(0.01)
+        while self.open:
+            await asyncio.sleep(0)
 
     def asked(self, name: bytes, about: bytes) -> int:
         """How many commands `name` there were with `about` in their first argument."""

@@ -101,7 +101,7 @@ def _uvicorn(
         yield
     finally:
         server.should_exit = True
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
 
 
@@ -134,15 +134,15 @@ def _hypercorn(
     thread = threading.Thread(target=lambda: asyncio.run(main()), daemon=True)
     thread.start()
     try:
-        assert started.wait(10)
+        assert started.wait(60)
         yield
     finally:
         loops[0].call_soon_threadsafe(stop.set)
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
 
 
-def exchange(origin: str, request: bytes, *, timeout: float = 5) -> bytes:
+def exchange(origin: str, request: bytes, *, timeout: float = 60) -> bytes:
     """Send raw bytes to an http origin on an IPv4 loopback port; return all that comes until it closes."""
     host, _, port = origin.removeprefix("http://").rpartition(":")
     received = b""

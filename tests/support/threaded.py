@@ -30,7 +30,7 @@ class ThreadedServer:
     ) -> None:
         self.stopped.set()
         for thread in self._threads:
-            thread.join(5)
+            thread.join(60)
         self._listener.close()
         assert not any(thread.is_alive() for thread in self._threads)
 

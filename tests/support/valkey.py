@@ -5,7 +5,6 @@ import contextlib
 import functools
 import importlib.util
 import os
-import secrets
 import shutil
 import signal
 import socket
@@ -20,16 +19,26 @@ from typing import Any, Self
 import redis
 from redis.asyncio import Sentinel
 
+from tests.support.ports import HOST, free_port
+from tests.support.running import leave_out, watch
 from tests.support.server_clock import ServerClock
 
-__all__ = ["HOST", "Cluster", "Sentinels", "Server", "implementations", "missing", "sentinel_client", "until"]
+__all__ = [
+    "HANGS",
+    "HOST",
+    "Cluster",
+    "Sentinels",
+    "Server",
+    "implementations",
+    "missing",
+    "sentinel_client",
+    "until",
+]
 
-HOST = "127.0.0.1"
-# Below those that the system lends to outgoing connections: a server that restarts must find its port free. A
-# cluster node's second port is its first plus 10,000.
-PORTS = range(11_000, 22_000)
-SECOND_PORT = 10_000
-STARTS_WITHIN = 10.0
+# Seconds that nothing takes: what has not happened by then never will.
+HANGS = 60.0
+# Seconds without an answer after which a replica takes over: a busy machine is not silent for so long.
+_FAILS_AFTER = 2.0
 # Seconds within which two clocks show the same: whoever compares them may be held up.
 _CLOCKS_AGREE = 5
 
@@ -55,7 +64,7 @@ def missing() -> list[str]:
     return [name for name in ("valkey", "redis") if name not in implementations()]
 
 
-def until(condition: Callable[[], object], *, within: float = STARTS_WITHIN) -> None:
+def until(condition: Callable[[], object], *, within: float = HANGS) -> None:
     """Wait until `condition` is true; errors of the client count as not yet."""
     end = time.monotonic() + within
     while True:
@@ -65,18 +74,6 @@ def until(condition: Callable[[], object], *, within: float = STARTS_WITHIN) -> 
         if time.monotonic() > end:
             raise TimeoutError("the server did not come to the expected state")
         time.sleep(0.02)
-
-
-def free_port() -> int:
-    """An unused TCP port, whose second port as a cluster node is unused too."""
-    start = secrets.randbelow(len(PORTS))
-    for port in [*PORTS[start:], *PORTS[:start]]:
-        with contextlib.suppress(OSError), socket.socket() as probe, socket.socket() as second:
-            probe.bind((HOST, port))
-            second.bind((HOST, port + SECOND_PORT))
-            found: int = port
-            return found
-    raise OSError("no free port")
 
 
 class Server:
@@ -147,6 +144,7 @@ class Server:
             self._process = subprocess.Popen(
                 words, stdout=log, stderr=log, cwd=self.directory, env=environment
             )
+        watch(self._process.pid)
         atexit.register(self.kill)
         if ready:
             self.until_ready()
@@ -167,8 +165,9 @@ class Server:
         process, self._process = self._process, None
         atexit.unregister(self.kill)
         if process is not None:
+            leave_out(process.pid)
             process.kill()
-            process.wait(5)
+            process.wait()
 
     def restart(self) -> None:
         """Kill and start again on the same port and directory."""
@@ -210,10 +209,12 @@ class Cluster:
         masters: int = 3,
         replicas: int = 1,
         implementation: str | None = None,
-        node_timeout: float = 1.0,
+        node_timeout: float | None = None,
         options: dict[str, object] | None = None,
         with_clocks: bool = False,
     ) -> None:
+        if node_timeout is None:
+            node_timeout = _FAILS_AFTER if replicas else HANGS
         self._masters = masters
         self._with_clocks = with_clocks
         self._replicas = replicas
@@ -386,7 +387,7 @@ class Sentinels:
         configuration = sentinel.directory / "sentinel.conf"
         configuration.write_text(
             f"bind {HOST}\nsentinel monitor {self.service} {HOST} {self.master.port} 2\n"
-            f"sentinel down-after-milliseconds {self.service} 700\n"
+            f"sentinel down-after-milliseconds {self.service} {int(_FAILS_AFTER * 1000)}\n"
             f"sentinel failover-timeout {self.service} 3000\n"
         )
         sentinel.options = {}

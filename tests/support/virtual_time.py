@@ -6,9 +6,13 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["Steps", "VirtualLoop"]
+import pytest
 
-_LONGEST = 10.0
+__all__ = ["Steps", "VirtualLoop", "let_time_be_virtual"]
+
+_LONGEST = 60.0
+# What one look at the clock takes: a program that never waits spends time, too.
+_LOOK_TAKES = 1e-5
 
 
 class _Selector(selectors.DefaultSelector):
@@ -31,6 +35,28 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._virtual.now
+
+
+def let_time_be_virtual(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the running loop's time pass at once where it would wait, and a little with each look at it.
+
+    A program that the machine stops for a while doesn't notice that.
+    """
+    loop: Any = asyncio.get_running_loop()
+    now, select = loop.time(), loop._selector.select
+
+    def look() -> float:
+        nonlocal now
+        now += _LOOK_TAKES
+        return float(now)
+
+    def wait(timeout: float | None = None) -> Any:
+        nonlocal now
+        now += timeout or 0.0
+        return select(timeout and 0)
+
+    monkeypatch.setattr(loop, "time", look)
+    monkeypatch.setattr(loop._selector, "select", wait)
 
 
 class Steps:

@@ -13,7 +13,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.support.processes import free_port
+from tests.support.ports import free_port
 
 CHROMIUM = shutil.which("chromium")
 CHROMEDRIVER = shutil.which("chromedriver")
@@ -51,7 +51,7 @@ class Browser:
         """Run a function body in the page and return its value."""
         return self.command("POST", "/execute/sync", script=source, args=list(arguments))
 
-    def wait_for(self, condition: str, *arguments: Any, seconds: float = 15) -> Any:
+    def wait_for(self, condition: str, *arguments: Any, seconds: float = 60) -> Any:
         """Wait until a JavaScript expression over `arguments` is true in the page; return its value."""
         deadline = time.monotonic() + seconds
         while True:
@@ -68,6 +68,15 @@ class Browser:
         element = self.command("POST", "/element", using="css selector", value=selector)
         return str(element[ELEMENT])
 
+    def _of(self, selector: str, method: str, path: str) -> Any:
+        """Send a command about an element, again where the page has replaced the one that was found."""
+        while True:
+            try:
+                return self.command(method, f"/element/{self.find(selector)}/{path}")
+            except AssertionError as error:
+                if "stale element reference" not in str(error):
+                    raise
+
     def click(self, selector: str) -> None:
         """Click as a person does: where something lies over the element, this fails."""
         self.wait_for("document.querySelector(arguments[0])?.disabled === false", selector)
@@ -75,7 +84,7 @@ class Browser:
             "document.querySelector(arguments[0]).scrollIntoView({block: 'center', behavior: 'instant'})",
             selector,
         )
-        self.command("POST", f"/element/{self.find(selector)}/click")
+        self._of(selector, "POST", "click")
 
     def press(self, key: str) -> None:
         """Press and release one key, wherever the focus is."""
@@ -84,7 +93,7 @@ class Browser:
 
     def text(self, selector: str) -> str:
         """Return the visible text of an element."""
-        return str(self.command("GET", f"/element/{self.find(selector)}/text"))
+        return str(self._of(selector, "GET", "text"))
 
     def devtools(self, name: str, **parameters: Any) -> Any:
         """Send one command of the DevTools protocol."""
@@ -142,7 +151,7 @@ def _session(client: httpx2.Client, profile: str) -> str:
     }
     capabilities = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
     body = {"capabilities": {"alwaysMatch": capabilities}}
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         with suppress(httpx2.ConnectError):  # the driver is starting
             answer = client.post("/session", json=body).json()

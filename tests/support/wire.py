@@ -121,7 +121,7 @@ class Wire:
         """Send a head that expects 100 (Continue), and the body once the application waits for it."""
         host, _, port = self.origin.removeprefix("http://").rpartition(":")
         received = b""
-        with socket.create_connection((host, int(port)), timeout=5) as connection:
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
             connection.sendall(head)
             while b"\r\n\r\n" not in received and (chunk := connection.recv(65536)):
                 received += chunk
@@ -148,7 +148,7 @@ class Wire:
             normalize_outbound_headers=False,
             validate_inbound_headers=False,
         )
-        with socket.create_connection((host, int(port)), timeout=5) as connection:
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
             return _H2Exchange(connection, H2Connection(settings)).run(fields)
 
 

@@ -112,7 +112,7 @@ def test_they_are_loaded_by_name_and_never_by_themselves(tmp_path: Path, conftes
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=600,
     )
     assert (done.returncode == 0) is passes, done.stdout + done.stderr
     assert passes or "fixture 'dpop_issuer' not found" in done.stdout

@@ -16,7 +16,7 @@ from dpop_middleware.tokens.fetch import Fetcher
 from tests.support.egress_proxy import EgressProxy
 from tests.support.issuer_server import IssuerServer, drip, json_answer
 from tests.support.issuer_tokens import issuer_key, key_set
-from tests.support.processes import free_port
+from tests.support.ports import free_port
 
 NAME = "auth.internal.test"  # no resolver knows it
 VARIABLES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy")

@@ -33,7 +33,7 @@ class Tenants:
         self.gate: asyncio.Event | None = None
         self.now = 1000.0
         patch.setattr(named_issuers, "time", SimpleNamespace(monotonic=lambda: self.now))
-        limits: dict[str, Any] = {"max_issuers": 3, "lifetime": 300, "unknown_lifetime": 5, "timeout": 0.5}
+        limits: dict[str, Any] = {"max_issuers": 3, "lifetime": 300, "unknown_lifetime": 5, "timeout": 60}
         self.resolved = ResolvedIssuers(self.resolve, self.prepare, Limits(**limits | changes))
 
     async def resolve(self, issuer: str) -> AccessTokenVerifier | None:

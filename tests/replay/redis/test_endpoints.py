@@ -20,7 +20,7 @@ from dpop_middleware.replay.redis.endpoints import (
 )
 from dpop_middleware.replay.redis.url import parse_store_url
 from dpop_middleware.replay.redis.vitals import ServerUnfit
-from tests.support.replay import entry
+from tests.support.replay import ENDLESS, entry
 from tests.support.scripted import ScriptedServer, Words, bulk
 from tests.support.valkey import HOST, Server, sentinel_client
 
@@ -276,7 +276,7 @@ async def test_one_sentinel_that_missed_a_failover_does_not_decide_though_it_is_
         others = [Slow(of(master.port), told) for _ in "bc"]
         async with ScriptedServer(tell) as near, others[0], others[1]:
             hosts = ",".join(f"{HOST}:{sentinel.port}" for sentinel in (near, *others))
-            store = RedisReplayStore.from_url(f"redis+sentinel://{hosts}/proofs", timeout=2.0)
+            store = RedisReplayStore.from_url(f"redis+sentinel://{hosts}/proofs", timeout=ENDLESS)
             assert await store.add(entry()) is True
             await store.aclose()
 
@@ -292,7 +292,7 @@ async def test_one_sentinel_is_enough_where_no_other_answers(others: str) -> Non
                 held.set()
             ports = (1, 2) if others == "refuse" else tuple(sentinel.port for sentinel in two)
             hosts = ",".join(f"{HOST}:{port}" for port in (knows.port, *ports))
-            store = RedisReplayStore.from_url(f"redis+sentinel://{hosts}/proofs", timeout=2.0)
+            store = RedisReplayStore.from_url(f"redis+sentinel://{hosts}/proofs", timeout=ENDLESS)
             assert await store.add(entry()) is True
             await store.aclose()
             held.set()

@@ -12,14 +12,15 @@ from dpop_middleware.replay import RedisReplayStore
 from dpop_middleware.replay.redis.health import NodeHealth, cause, examine
 from dpop_middleware.replay.redis.resp import ServerError
 from dpop_middleware.replay.redis.vitals import ServerInfo, ServerUnfit
-from tests.support.replay import answer, entry
+from tests.support.replay import ENDLESS, answer, entry
 from tests.support.scripted import ScriptedServer
 from tests.support.valkey import HOST, Server
 
 
 async def health(url: str, **options: object) -> NodeHealth:
     """The health that the store reports of its one server."""
-    store = RedisReplayStore.from_url(url, timeout=2.0, **options)  # type: ignore[arg-type] # any of them
+    options = {"timeout": ENDLESS, **options}
+    store = RedisReplayStore.from_url(url, **options)  # type: ignore[arg-type] # any of them
     found = await store.health()
     (node,) = found.nodes
     assert found.ok is (node.error is None)
@@ -77,7 +78,9 @@ async def test_a_user_who_may_not_time_is_warned_of_what_is_noticed_late(server:
 
 
 async def test_replicas_that_must_confirm_must_be_connected(server: Server) -> None:
-    assert (await health(server.url, wait_replicas=1)).error == "too few replicas confirm what is written"
+    # They have half of the time.
+    told = await health(server.url, wait_replicas=1, timeout=4.0)
+    assert told.error == "too few replicas confirm what is written"
     assert (await health(user(server, "~dpop:*", "+set", "+get", "+info"), wait_replicas=1)).error == "NOPERM"
 
 
@@ -92,7 +95,7 @@ async def test_an_unknown_eviction_policy_is_unfit_when_strict(server: Server) -
     url = user(server, "~dpop:*", "+set", "+get")
     node = await health(url, strict=True)
     assert node.error == "the server's maxmemory-policy is not known to be noeviction"
-    store = RedisReplayStore.from_url(url, timeout=2.0, strict=True)
+    store = RedisReplayStore.from_url(url, timeout=ENDLESS, strict=True)
     assert isinstance(await answer(store, entry()), Unavailable)
     await store.aclose()
 
@@ -106,7 +109,7 @@ async def test_a_credential_provider_that_fails_is_unhealthy(server: Server) -> 
             raise KeyError("secret path")
 
     client = Redis.from_url(server.url, credential_provider=Vault())
-    store = RedisReplayStore(client, timeout=2.0)
+    store = RedisReplayStore(client, timeout=ENDLESS)
     found = await store.health()
     assert not found.ok
     assert [node.error for node in found.nodes] == ["KeyError"]
@@ -129,7 +132,7 @@ async def test_a_credential_provider_that_is_cancelled_inside_is_an_error_like_a
             raise asyncio.CancelledError
 
     client = Redis.from_url(server.url, credential_provider=Vault())
-    store = RedisReplayStore(client, timeout=2.0)
+    store = RedisReplayStore(client, timeout=ENDLESS)
     found = await store.health()
     assert [node.error for node in found.nodes] == ["AuthenticationError"]
     for _ in range(20):
@@ -209,7 +212,7 @@ async def test_the_words_of_a_credential_provider_are_not_reported(
 ) -> None:
     provider = Vault(answer, hides=hides)
     client = Redis(host=HOST, port=shared_server.port, credential_provider=provider)
-    (node,) = (await RedisReplayStore(client, timeout=2.0).health()).nodes
+    (node,) = (await RedisReplayStore(client, timeout=ENDLESS).health()).nodes
     assert node.error == "PermissionError"
     await client.aclose()
 

@@ -31,7 +31,7 @@ from dpop_middleware.replay.redis.writes import FORGOTTEN
 from dpop_middleware.testing import TestIssuer
 from tests.support.api import RESOURCE, Clock, request
 from tests.support.batches import MOVED
-from tests.support.replay import answer, answers, entry
+from tests.support.replay import ENDLESS, answer, answers, entry
 from tests.support.scripted import ScriptedServer
 from tests.support.valkey import HOST, Server
 
@@ -51,7 +51,7 @@ def worker(
         issuer=issuer.issuer,
         resource=RESOURCE,
         jwks=issuer.jwks(),
-        replay_store=RedisReplayStore.from_url(server.url, timeout=2.0, retention=retention),
+        replay_store=RedisReplayStore.from_url(server.url, timeout=ENDLESS, retention=retention),
         nonces=nonces or HMACNonceProvider(bytes(32)),
         policy=policy,
         clock=clock,
@@ -200,7 +200,7 @@ async def test_with_a_longer_retention_set_first_a_wider_policy_refuses_no_reque
 
 
 async def test_an_entry_outlives_its_own_workers_acceptance(server: Server) -> None:
-    store = RedisReplayStore.from_url(server.url, timeout=2.0)
+    store = RedisReplayStore.from_url(server.url, timeout=ENDLESS)
     item = entry(lifetime=5)._replace(namespace="n", made_at=time.time(), retention=95.0)
     assert await store.add(item) is True
     assert server.run("PTTL", f"dpop:{item.key}") > 94_000
@@ -212,7 +212,7 @@ async def test_an_entry_is_kept_for_the_published_time_after_its_proof_was_made(
     server: Server, ahead: float, kept: int
 ) -> None:
     """Its `iat` may lie ahead: it is from then on that another worker's policy counts."""
-    store = RedisReplayStore.from_url(server.url, timeout=2.0, retention=400)
+    store = RedisReplayStore.from_url(server.url, timeout=ENDLESS, retention=400)
     item = entry(lifetime=5)
     assert await store.add(item._replace(namespace="n", iat=item.now + ahead, retention=95.0)) is True
     # By the fastest clock that a server may have.
@@ -312,7 +312,7 @@ async def test_after_a_loss_a_worker_without_nonces_accepts_no_proof_that_anothe
         issuer=issuer.issuer,
         resource=RESOURCE,
         jwks=issuer.jwks(),
-        replay_store=RedisReplayStore.from_url(server.url, timeout=2.0),
+        replay_store=RedisReplayStore.from_url(server.url, timeout=ENDLESS),
         clock=clock,
     )
     token = issuer.token(jkt=key.jkt, exp=int(start) + 10_000)
@@ -363,7 +363,7 @@ async def test_after_a_loss_the_nonce_alone_dates_a_proof_however_far_its_iat_is
 
 
 async def test_retentions_of_another_namespace_do_not_count(server: Server) -> None:
-    store, other = (RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab")
+    store, other = (RedisReplayStore.from_url(server.url, timeout=ENDLESS) for _ in "ab")
     made_at = time.time() - 50
     for name, retention in (("narrow", 10.0), ("wide", 300.0)):
         item = entry()._replace(namespace=name, made_at=time.time(), retention=retention)
@@ -382,7 +382,7 @@ async def test_a_retention_is_published_as_long_as_its_entries_come_however_busy
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One API in a process has many requests, another few: they come between two looks of the first."""
-    store, other = (RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab")
+    store, other = (RedisReplayStore.from_url(server.url, timeout=ENDLESS) for _ in "ab")
     loop, passed = asyncio.get_running_loop(), 0.0
     monkeypatch.setattr(loop, "time", lambda: time.monotonic() + passed)
     for passed in (0.0, 700.0):
@@ -404,8 +404,8 @@ async def test_a_retention_is_published_as_long_as_its_entries_come_however_busy
 async def test_a_retention_ends_ten_minutes_after_its_last_worker_for_those_who_read_it_until_then_too(
     server: Server, monkeypatch: pytest.MonkeyPatch, protocol: int
 ) -> None:
-    ended = RedisReplayStore.from_url(server.url, timeout=2.0)
-    store = RedisReplayStore.from_url(f"{server.url}?protocol={protocol}", timeout=2.0)
+    ended = RedisReplayStore.from_url(server.url, timeout=ENDLESS)
+    store = RedisReplayStore.from_url(f"{server.url}?protocol={protocol}", timeout=ENDLESS)
     loop, passed, begin = asyncio.get_running_loop(), 0.0, time.time()
     monkeypatch.setattr(loop, "time", lambda: time.monotonic() + passed)
 
@@ -427,7 +427,7 @@ async def test_a_retention_ends_ten_minutes_after_its_last_worker_for_those_who_
 
 async def test_every_retention_of_a_batch_is_published(server: Server) -> None:
     """Two APIs in a process may have one namespace and different policies."""
-    store, other = (RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab")
+    store, other = (RedisReplayStore.from_url(server.url, timeout=ENDLESS) for _ in "ab")
     item = entry()._replace(namespace="n", made_at=time.time())
     both = [item._replace(key=entry().key, retention=retention) for retention in (80.0, 300.0)]
     assert await answers(store, both) == {True: 2}
@@ -442,7 +442,7 @@ async def test_a_server_that_refuses_the_sorted_set_still_judges_entries() -> No
     async with ScriptedServer(
         lambda words: b"-NOPERM no\r\n" if words[0].startswith(b"Z") else None
     ) as server:
-        store = RedisReplayStore.from_url(server.url, timeout=2.0)
+        store = RedisReplayStore.from_url(server.url, timeout=ENDLESS)
         for _ in range(3):
             item = entry()._replace(made_at=time.time(), retention=95.0)
             assert await store.add(item) is True
@@ -529,7 +529,7 @@ def test_what_is_no_reply_to_the_question_for_retentions_puts_the_connection_in_
 
 
 async def test_after_a_loss_a_proof_that_is_judged_by_its_nonce_is_no_older_than_that(server: Server) -> None:
-    strict, lax = (RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab")
+    strict, lax = (RedisReplayStore.from_url(server.url, timeout=ENDLESS) for _ in "ab")
     now = time.time()
     known = entry(now=now)._replace(namespace="n", made_at=now, retention=305.0, iat=now, ahead=10.0)
     assert await lax.add(known._replace(ahead=200.0)) is True
@@ -551,8 +551,8 @@ async def test_after_a_loss_a_worker_that_may_not_publish_its_clock_skew_still_h
     server: Server,
 ) -> None:
     server.run("ACL", "SETUSER", "api", "on", ">secret", "~dpop:*", "+@all", "-zadd")
-    lax = RedisReplayStore.from_url(f"redis://api:secret@{HOST}:{server.port}", timeout=2.0)
-    near, far = (RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab")
+    lax = RedisReplayStore.from_url(f"redis://api:secret@{HOST}:{server.port}", timeout=ENDLESS)
+    near, far = (RedisReplayStore.from_url(server.url, timeout=ENDLESS) for _ in "ab")
     now = time.time()
     known = entry(now=now)._replace(namespace="n", made_at=now, retention=305.0, iat=now, by_iat=True)
     for store, ahead in ((near, 10.0), (far, 30.0), (lax, 200.0)):

@@ -16,7 +16,7 @@ from dpop_middleware.replay.redis.anchors import Anchor
 from dpop_middleware.replay.redis.endpoints import Standalone, endpoint_of_url
 from dpop_middleware.replay.redis.resp import Buckets, command
 from tests.support.load import Load, eventually, stolen
-from tests.support.replay import answers
+from tests.support.replay import ENDLESS, answers
 from tests.support.server_clock import can_have_clock, missing
 from tests.support.slots import give_away_without_data, in_slots, migrate, slots_between
 from tests.support.valkey import HOST, Cluster, Server, implementations, until
@@ -38,7 +38,7 @@ def cluster(implementation: str) -> Iterator[Cluster]:
         yield cluster
 
 
-def store_of(cluster: Cluster, *, timeout: float = 2.0) -> RedisReplayStore:
+def store_of(cluster: Cluster, *, timeout: float = ENDLESS) -> RedisReplayStore:
     return RedisReplayStore.from_url(cluster.url, timeout=timeout)
 
 
@@ -84,7 +84,7 @@ async def test_slots_that_come_without_their_data_are_a_loss(cluster: Cluster) -
 
 async def until_served(store: RedisReplayStore) -> None:
     """Wait until `store` has found who has the first third of the slots now."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await answers(store, after(in_slots(*FIRST, 1))) != {True: 1}:
             await asyncio.sleep(0.02)
 
@@ -166,7 +166,7 @@ async def test_masters_without_a_known_host_name_are_reached_by_their_ip_address
         assert await answers(store, in_slots(0, 16383, 40)) == {True: 40}
         for slot in slots_between(0, 100):
             await asyncio.to_thread(migrate, slot, source, receiver, [other])
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             # Only the topology shows where a slot went.
             while await answers(store, in_slots(0, 100, 20)) != {True: 20}:
                 await asyncio.sleep(0.05)
@@ -211,7 +211,7 @@ async def test_a_lagging_replica_that_took_over_and_moved_a_slot_is_noticed(impl
         await asyncio.to_thread(migrate, slot, replica, receiver, living)
         newcomer = store_of(cluster)
         for one in (store, newcomer):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while await answers(one, after(in_slots(slot, slot, 1))) != {True: 1}:
                     await asyncio.sleep(0.02)
             assert (await answers(one, stolen(lost)))[True] == 0
@@ -274,7 +274,7 @@ async def test_a_bucket_that_passed_through_a_master_that_lost_data_is_a_loss(cl
     await eventually(lambda: "cluster_state:ok" in between.raw("CLUSTER INFO").decode())
     await asyncio.to_thread(migrate, slot, between, receiver, [source])
     for store in (idle, busy, store_of(cluster)):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while await answers(store, after(in_slots(slot, slot, 1))) != {True: 1}:
                 await asyncio.sleep(0.02)
         assert (await answers(store, stolen(lost)))[True] == 0
@@ -312,8 +312,6 @@ async def test_a_worker_that_opens_long_after_slots_were_lost_to_an_empty_node_f
     empty.run("CLUSTER", "MEET", HOST, one.port)
     await eventually(lambda: empty.run("CLUSTER", "MYID") in str(one.raw("CLUSTER NODES")))
     await asyncio.to_thread(dead.kill)
-    with contextlib.suppress(TimeoutError):
-        until(lambda: b"fail" in one.raw("CLUSTER NODES"), within=3)
     await asyncio.to_thread(give_away_without_data, *FIRST, empty, [one, other])
     await old.aclose()
     for server in (one, other):
