@@ -18,9 +18,15 @@ if import_root not in sys.path:
 if importlib.util.find_spec("hypothesis") is not None:
     from hypothesis import HealthCheck, settings
 
-    # A busy machine takes its time for an example: that is no finding.
-    settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-    settings.load_profile("untimed")
+    # A busy machine takes its time for an example: that is no finding. The examples are the same each time,
+    # as in `tests.support.seeds`.
+    settings.register_profile(
+        "steady",
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+        derandomize=os.environ.get("DPOP_SEED") != "random",
+    )
+    settings.load_profile("steady")
 
 # Programs that some tests need and pip doesn't install: .ci/run has them; without one, tests are skipped.
 PROGRAMS = ("redis-server", "nginx", "caddy", "chromium", "chromedriver")
