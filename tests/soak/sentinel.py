@@ -12,8 +12,8 @@ from tests.support.valkey import Sentinels, Server
 
 __all__ = ["Sentinel"]
 
-# The Sentinels replace a master that was down for this many seconds, or a little less.
-_REPLACED_AFTER = 0.5
+# The Sentinels replace a master that was down for so many seconds, or a little less.
+_FAILS_AFTER, _REPLACED_AFTER = 0.7, 0.5
 
 
 class Sentinel(Faults):
@@ -25,7 +25,10 @@ class Sentinel(Faults):
     def __init__(self, chance: random.Random, implementation: str) -> None:
         super().__init__(chance, implementation)
         self.service = Sentinels(
-            implementation=implementation, options={"user": ACL}, with_clocks=self.has_clocks
+            implementation=implementation,
+            options={"user": ACL},
+            with_clocks=self.has_clocks,
+            fails_after=_FAILS_AFTER,
         )
 
     @property
@@ -61,7 +64,7 @@ class Sentinel(Faults):
         await asyncio.sleep(0.5)
 
     async def is_replaced_after(self, seconds: float) -> bool:
-        """The Sentinels wait for 0.7 s."""
+        """The Sentinels may have begun to replace it."""
         return seconds > _REPLACED_AFTER
 
     def faults(self) -> dict[str, Fault]:

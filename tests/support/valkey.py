@@ -335,7 +335,10 @@ def sentinel_client(addresses: Sequence[tuple[str, int]], **options: Any) -> Sen
 
 
 class Sentinels:
-    """A master with replicas, watched by three Sentinels, as a context manager."""
+    """A master with replicas, watched by three Sentinels, as a context manager.
+
+    They take a server for dead that is silent for `fails_after` seconds.
+    """
 
     service = "proofs"
 
@@ -346,7 +349,9 @@ class Sentinels:
         implementation: str | None = None,
         options: dict[str, object] | None = None,
         with_clocks: bool = False,
+        fails_after: float = _FAILS_AFTER,
     ) -> None:
+        self._fails_after = fails_after
         options = {"repl-diskless-sync-delay": 0, "repl-ping-replica-period": 1, **(options or {})}
         self.master = Server(options, implementation=implementation, with_clock=with_clocks)
         following = {**options, "replicaof": (HOST, self.master.port)}
@@ -387,7 +392,7 @@ class Sentinels:
         configuration = sentinel.directory / "sentinel.conf"
         configuration.write_text(
             f"bind {HOST}\nsentinel monitor {self.service} {HOST} {self.master.port} 2\n"
-            f"sentinel down-after-milliseconds {self.service} {int(_FAILS_AFTER * 1000)}\n"
+            f"sentinel down-after-milliseconds {self.service} {int(self._fails_after * 1000)}\n"
             f"sentinel failover-timeout {self.service} 3000\n"
         )
         sentinel.options = {}
