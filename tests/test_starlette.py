@@ -619,6 +619,8 @@ async def test_a_source_that_is_always_ready_ends_too(
     assert sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
 
 
+# Virtual time would end an `asyncio.timeout` while a thread works.
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("kind", ["function", "sync function", "method", "class"])
 async def test_a_client_that_reads_nothing_keeps_no_stream_beyond_the_expiry(
     world: World, kind: str, monkeypatch: pytest.MonkeyPatch

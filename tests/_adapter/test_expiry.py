@@ -17,7 +17,7 @@ from tests.support.virtual_time import let_time_be_virtual
 
 EVENTS = [(b"Content-Type", b"text/event-stream; charset=utf-8")]
 SOON = 0.02
-MANY = 200_000  # more than is possible in this time, and no more than a failing test may
+MANY = 200_000  # more looks at the clock than there is time for, and no more than a failing test may take
 
 
 @pytest.fixture(autouse=True)

@@ -35,8 +35,12 @@ def issuer() -> Iterator[IssuerServer]:
 
 def verifier(server: IssuerServer, /, **options: Any) -> JWTAccessTokenVerifier:
     # A busy machine's issuer answers late, and is well all the same.
-    defaults: dict[str, Any] = {"issuer": ISSUER, "audience": RESOURCE, "jwks_patience": 30}
-    defaults["jwks"] = f"{server.origin}/jwks"
+    defaults: dict[str, Any] = {
+        "issuer": ISSUER,
+        "audience": RESOURCE,
+        "jwks": f"{server.origin}/jwks",
+        "jwks_patience": 30,
+    }
     return JWTAccessTokenVerifier(**(defaults | options))
 
 

@@ -161,7 +161,7 @@ async def test_an_attacker_can_not_reach_the_goal(goal: str) -> None:
     wrong: list[str] = []
     found: Counter[str] = Counter()
     different: set[object] = set()
-    for key, request in mutations(goal, f"{first_seed()}"):
+    for key, request in mutations(goal, str(first_seed())):
         judge = judges.setdefault(key.alg, Judges(key))
         judge.last = None
         try:

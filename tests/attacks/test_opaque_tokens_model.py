@@ -1,4 +1,4 @@
-"""Honest clients and made-up tokens at a failing introspection endpoint, in virtual time, by a printed seed.
+"""Honest clients and made-up tokens at a failing introspection endpoint, in virtual time, by a seed.
 
 Judged is that a token which was active before never gets 401; that it is accepted soon after the endpoint
 works again, whatever an attacker sends; that the same holds for new tokens where nobody attacks; that no

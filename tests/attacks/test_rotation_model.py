@@ -1,4 +1,4 @@
-"""An issuer that rotates its keys under load, in virtual time, by a printed seed.
+"""An issuer that rotates its keys under load, in virtual time, by a seed.
 
 Honest requests carry tokens of keys that the issuer publishes, old and new; others carry forged ones, or are
 cancelled; the wall clock steps. Judged is that no honest request gets 401, that it is accepted where the

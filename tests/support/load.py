@@ -42,7 +42,7 @@ SLACK = 0.25
 # deadline ends so early.
 AT_ONCE = ENDLESS / 4
 # How often a test may try to see a store with the usual timeout back in a second. A busy machine may answer
-# later than that timeout allows; a store that takes too long takes so each time.
+# later than that timeout allows. A store that is late only now and then passes, too.
 CHANCES = 5
 # Turns of the event loop: more than requests take to begin, and more than one takes to end whose deadline has
 # passed.

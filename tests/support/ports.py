@@ -20,7 +20,10 @@ _marks = deque[socket.socket]()
 
 
 def free_port() -> int:
-    """Return an unused port, whose second one is unused too: no other process of the tests will get it."""
+    """Return an unused port, whose second one is unused too.
+
+    No other process of the tests gets it while it is marked.
+    """
     start = secrets.randbelow(len(PORTS))
     ports: list[int] = [*PORTS[start:], *PORTS[:start]]
     for port in ports:

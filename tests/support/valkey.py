@@ -273,7 +273,7 @@ class Cluster:
                     return server
         raise LookupError(name)
 
-    def until_agreed(self, *, within: float = 60.0) -> None:
+    def until_agreed(self, *, within: float = HANGS) -> None:
         """Wait until every running node sees the same masters for all slots, and replicas are in step."""
         until(self._agreed, within=within)
 

@@ -323,7 +323,7 @@ def assert_ended_after(least: float, begun: tuple[float, float]) -> None:
     "script",
     [
         lambda: [30.0],
-        lambda: drip(WHOLE, pause=0.02),
+        lambda: drip(WHOLE, pause=0.2),
         lambda: [WHOLE[:43], *drip(b" " * 500, pause=0.02)],
         lambda: [WHOLE, 30.0],
     ],
@@ -455,7 +455,7 @@ def test_a_slow_tls_handshake_ends_at_the_deadline(authority: trustme.CA, before
 
 def test_a_slow_body_over_tls_ends_at_the_deadline(authority: trustme.CA) -> None:
     with IssuerServer(tls=server_context(authority, "localhost")) as server:
-        server.handlers["/jwks"] = lambda _: drip(WHOLE, pause=0.02)
+        server.handlers["/jwks"] = lambda _: drip(WHOLE, pause=0.2)
         begun = time.monotonic(), running()
         with pytest.raises(FetchError, match="time limit|timed out"):
             get(f"https://localhost:{server.port}/jwks", seconds=0.4, context=trusting(authority))

@@ -33,8 +33,12 @@ class Clock:
 
 def verifier(*keys: IssuerKey, **options: Any) -> JWTAccessTokenVerifier:
     # A busy machine's issuer answers late, and is well all the same.
-    defaults: dict[str, Any] = {"issuer": ISSUER, "audience": RESOURCE, "jwks_patience": 30}
-    defaults["jwks"] = key_set(*(keys or (KEY,)))
+    defaults: dict[str, Any] = {
+        "issuer": ISSUER,
+        "audience": RESOURCE,
+        "jwks": key_set(*(keys or (KEY,))),
+        "jwks_patience": 30,
+    }
     return JWTAccessTokenVerifier(**(defaults | options))
 
 

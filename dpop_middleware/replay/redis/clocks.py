@@ -110,7 +110,7 @@ class Looks:
         """For how many seconds a server that gets no entries isn't asked at most; None for any time.
 
         Where its clock is behind the entries', by an `offset` as in `anchors.Sights`, or behind what it was,
-        or that of the server which it replaced, it may be set right: then entries that were written before
+        or that of the server that was replaced, it may be set right: then entries that were written before
         expire too early, which only the workers that wrote them can see.
         """
         is_behind_entries = offset is not None and is_behind(self.ahead[1], offset)

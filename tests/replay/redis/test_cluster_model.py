@@ -1,4 +1,4 @@
-"""Workers with clocks of their own and a cluster that loses what it can, in virtual time, by a printed seed.
+"""Workers with clocks of their own and a cluster that loses what it can, in virtual time, by a seed.
 
 The outcome is judged as in `test_model`; here buckets also move from one master to another, with their data
 or without, and replies are lost. Servers report changes of the anchors to some workers, before a batch or

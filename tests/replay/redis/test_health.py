@@ -212,8 +212,10 @@ async def test_the_words_of_a_credential_provider_are_not_reported(
 ) -> None:
     provider = Vault(answer, hides=hides)
     client = Redis(host=HOST, port=shared_server.port, credential_provider=provider)
-    (node,) = (await RedisReplayStore(client, timeout=ENDLESS).health()).nodes
+    store = RedisReplayStore(client, timeout=ENDLESS)
+    (node,) = (await store.health()).nodes
     assert node.error == "PermissionError"
+    await store.aclose()
     await client.aclose()
 
 
@@ -223,13 +225,14 @@ def fail() -> None:
 
 
 async def test_the_health_of_a_cluster_says_the_same_while_the_caller_handles_an_error() -> None:
-    store = RedisReplayStore.from_url(f"redis+cluster://{HOST}:1")
+    store = RedisReplayStore.from_url(f"redis+cluster://{HOST}:1", timeout=ENDLESS)
     (node,) = (await store.health()).nodes
     try:
         fail()
     except OSError:
         assert (await store.health()).nodes == (node,)
     assert "ConnectionRefusedError" in str(node.error)
+    await store.aclose()
 
 
 def test_without_a_clock_there_is_no_offset() -> None:

@@ -1,4 +1,4 @@
-"""Workers with clocks of their own and a server that loses what it can, in virtual time, by a printed seed.
+"""Workers with clocks of their own and a server that loses what it can, in virtual time, by a seed.
 
 Judged is that a proof is accepted at most once; that it is called used only where it was presented before;
 that it is answered 503 only where it could have been used before a loss was noticed. Faults that the fence

@@ -1,4 +1,4 @@
-"""Workers with different policies on one server in virtual time, by a printed seed.
+"""Workers with different policies on one server in virtual time, by a seed.
 
 Judged is what `test_model` judges, and that a proof is refused for its age only where a worker that counts
 has a shorter memory. Workers differ in whether nonces count, and proofs may have one: its moment is then that
