@@ -12,6 +12,7 @@ import time
 
 from redis.exceptions import InvalidResponse
 
+from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
 from dpop_middleware.replay.redis.resp import FASTEST, LARGEST_STEP, command
 
 __all__ = ["Looks", "Moments", "is_behind", "time_shown"]
@@ -88,8 +89,8 @@ def is_behind(at_most: float, other: float) -> bool:
 class Looks:
     """The reports of one server: `asked` and `answered_at` are of the last `INFO` that it answered.
 
-    The server is to be asked when it is `due`. Its clock is `ahead` of `moments` by so many seconds at least
-    and at most. Times are by `moments`, except what the server's own clock showed.
+    The server is to be asked when it is `due`, if one `can_ask` at all. Its clock is `ahead` of `moments` by
+    so many seconds at least and at most. Times are by `moments`, except what the server's own clock showed.
     """
 
     def __init__(self) -> None:
@@ -97,6 +98,7 @@ class Looks:
         self.asked = self.answered_at = -math.inf
         self._clock: tuple[str, float, float, float] | None = None
         self.ahead = -math.inf, math.inf
+        self.can_ask = True
         self._minute = -math.inf, -math.inf
         self._evicted: tuple[str, int] | None = None
         self._wary_until = -math.inf
@@ -113,8 +115,10 @@ class Looks:
         or that of the server that was replaced, it may be set right: then entries that were written before
         expire too early, which only the workers that wrote them can see.
         """
-        is_behind_entries = offset is not None and is_behind(self.ahead[1], offset)
-        return _LOOK_EVERY if is_behind_entries or at < self._wary_until else None
+        # By so much workers' clocks may differ.
+        is_behind_entries = offset is not None and offset - self.ahead[1] > WORKER_CLOCK_MARGIN
+        is_watched = self.can_ask and (is_behind_entries or at < self._wary_until)
+        return _LOOK_EVERY if is_watched else None
 
     def hurry(self) -> None:
         """Make the question due, however recent the last one was."""

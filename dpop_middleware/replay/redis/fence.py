@@ -76,7 +76,7 @@ class Fence:
 
     def off(self) -> None:
         """Switch the fence off: the server doesn't allow what it needs, and isn't asked for its state now."""
-        self.vitals.info, self.vitals.is_evicting = None, False
+        self.vitals.info, self.vitals.is_evicting, self.vitals.looks.can_ask = None, False, False
         self._forget()
 
     def connected(

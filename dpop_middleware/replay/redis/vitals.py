@@ -210,7 +210,7 @@ class VitalSigns:
         It had others at the end of the former connection, or took over those of a server that this worker may
         have known. `lived` is the store's age in seconds. `asked` is when `info` was asked for and received.
         """
-        self.info, self.may_ask_time = None, True
+        self.info, self.may_ask_time, self.looks.can_ask = None, True, info is not None and info.is_told
         if info is None or not info.run_id or info.uptime is None:
             return False
         former, self.identity = self.identity, identity_of(info)

@@ -62,7 +62,7 @@ class Writer:
         self._breaker, self._woken = CircuitBreaker(), asyncio.Event()
         self._batch: Batch | None = None
         self._last_error: Exception | None = None
-        self._has_to_survey = self._reopening = self.closed = False
+        self._has_to_survey = self._watches = self._reopening = self.closed = False
         self._idle: Connection | None = None  # where a write is sent at once, without the task
         # Not in the context of the first request.
         context = contextvars.Context()
@@ -137,7 +137,8 @@ class Writer:
         try:
             while True:
                 if self._batch is None:
-                    await self._turn()
+                    self._idle = None
+                    await (self._reopen() if self._breaker.is_open else self._turn())
                 elif (outcome := self._batch.outcome) is None:
                     await self._sleep()
                 elif isinstance(outcome, Exception):
@@ -155,9 +156,9 @@ class Writer:
         await self.server.aclose()
 
     async def _sleep(self) -> None:
-        at, fence = self._moments.at(self._loop.time()), self.fence
+        self._watches = (patience := self._patience(self._moments.at(self._loop.time()))) is not None
         try:
-            async with asyncio.timeout(fence.vitals.looks.patience(at, fence.sights.offset)):
+            async with asyncio.timeout(patience):
                 await self._woken.wait()
         except TimeoutError:
             self._has_to_survey = True
@@ -166,11 +167,10 @@ class Writer:
         for _ in range(TURNS if self._queue and self._around else 0):
             await asyncio.sleep(0)
 
+    def _patience(self, at: float) -> float | None:
+        return self.fence.vitals.looks.patience(at, self.fence.sights.offset)
+
     async def _turn(self) -> None:
-        self._idle = None
-        if self._breaker.is_open:
-            await self._reopen()
-            return
         self._flying, late = take(self._queue, self._loop.time())
         self._refuse(late)
         if not self._flying:
@@ -205,7 +205,7 @@ class Writer:
             self._reopening = False
 
     async def _survey(self) -> None:
-        """Survey the server, for no request; if that fails, the next request gets the error."""
+        """Survey the server, for no request; a failure trips the breaker unless it is asked again anyway."""
         self._has_to_survey = False
         try:
             # Requests that come in the meantime wait for at most half of their time.
@@ -215,7 +215,7 @@ class Writer:
             await self.server.disconnect()
             if isinstance(error, ServerChanged):
                 self.open()
-            elif not self._queue:
+            elif not (self._queue or self._patience(self._moments.at(self._loop.time()))):
                 self._last_error = error
                 self._breaker.trip(self._loop.time())
 
@@ -237,7 +237,7 @@ class Writer:
 
     def _receive(self, connection: Connection, batch: Batch, replies: list[object] | Exception) -> None:
         """Answer the waiting requests; the task is woken only where there is more to do."""
-        writes, at, looks = self._flying, self._moments.at(self._loop.time()), self.fence.vitals.looks
+        writes, at = self._flying, self._moments.at(self._loop.time())
         if isinstance(replies, Exception):
             batch.outcome = replies
         else:
@@ -253,7 +253,7 @@ class Writer:
             self._woken.set()
             return
         self._succeeded()
-        if self._queue or self._has_to_survey or looks.patience(at, writes[-1].offset):
+        if self._queue or self._has_to_survey or (not self._watches and self._patience(at)):
             self._woken.set()
         else:
             # Where several came at once, several are likely again: better that they wait for each other.

@@ -286,3 +286,48 @@ async def test_closing_cancels_an_opening() -> None:
     assert isinstance(await write.answer, Unavailable)
     async with asyncio.timeout(60):
         await given_up.wait()
+
+
+async def test_a_writer_that_watches_a_servers_clock_leaves_a_failure_to_the_requests(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It asks again a second later: until then nobody needs a pause."""
+    failures, made_known = 0, asyncio.Event()
+
+    async def fail(*, deadline: float) -> None:
+        nonlocal failures
+        failures += 1
+        if failures == 3:
+            made_known.set()
+        raise OSError(f"not until {deadline}")
+
+    async with ScriptedServer() as server:
+        made = writer_to(server)
+        first, second = pending(), pending()
+        made.submit(first)
+        assert await first.answer is True
+        monkeypatch.setattr(made.server, "survey", fail)
+        monkeypatch.setattr(made.fence.vitals.looks, "patience", lambda *_: 0.005)
+        made.survey()
+        async with asyncio.timeout(60):
+            await made_known.wait()
+        assert made.state == "opening"
+        made.submit(second)
+        assert await second.answer is True
+        await made.aclose()
+
+
+async def test_a_write_is_sent_at_once_where_a_servers_clock_is_watched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with ScriptedServer() as server:
+        made: Any = writer_to(server)
+        monkeypatch.setattr(made.fence.vitals.looks, "patience", lambda *_: 60.0)
+        for number in range(3):
+            write, before = pending(), len(server.commands)
+            made.submit(write)
+            # The first opens the connection; after that the task sleeps, with its timer.
+            assert (made._batch is not None) is (number > 0)
+            assert await write.answer is True
+            assert len(server.commands) > before
+        await made.aclose()
