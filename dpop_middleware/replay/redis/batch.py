@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from dpop_middleware.replay.redis.fence import Fence
-from dpop_middleware.replay.redis.health import heed_refusals, warn_of_findings
+from dpop_middleware.replay.redis.health import heed_refusals, warn_of_findings, warn_of_refused
 from dpop_middleware.replay.redis.options import Settings
 from dpop_middleware.replay.redis.resp import ASKING, FORBIDDEN, NOTHING_USUAL, ServerError, Usual, command
 from dpop_middleware.replay.redis.retention import Own, PublishedRetentions, farther, judges_from, shorter
@@ -28,6 +28,7 @@ from dpop_middleware.replay.redis.writes import (
     Outcome,
     PendingWrite,
     commands,
+    refuse,
     unavailable,
 )
 from dpop_middleware.replay.store import ReplayEntry, StoreExchange
@@ -38,6 +39,7 @@ __all__ = ["Again", "Batch", "NewEntries", "own_retentions", "take"]
 WAIT_GRANULARITY = 0.105
 SHORTEST_WAIT = 0.001
 MOST_IN_BATCH: Final = 512
+FEWEST_IN_HALF: Final = 16
 
 Again = list[tuple[PendingWrite, ServerError]]
 
@@ -49,15 +51,24 @@ def own_retentions(writes: Sequence[PendingWrite]) -> set[Own]:
     }
 
 
-def take(queue: deque[PendingWrite], now: float) -> tuple[list[PendingWrite], list[PendingWrite]]:
-    """Take a batch off `queue`, and the expired writes before it; those that nobody waits for are dropped."""
+def take(
+    queue: deque[PendingWrite], now: float, error: Exception | None, *, by_halves: bool, answered: int = 0
+) -> list[PendingWrite]:
+    """Take a batch off `queue`; refuse expired writes because of `error`, drop those that nobody waits for.
+
+    `by_halves` takes half of many: the server stores them while this process judges the next requests of
+    those that it has just `answered`.
+    """
+    half = (answered + len(queue) + 1) // 2
+    most = min(MOST_IN_BATCH, max(FEWEST_IN_HALF, half)) if by_halves else MOST_IN_BATCH
     writes: list[PendingWrite] = []
-    late: list[PendingWrite] = []
-    while queue and len(writes) < MOST_IN_BATCH:
+    while queue and len(writes) < most:
         write = queue.popleft()
-        if not write.answer.done():
-            (late if write.deadline <= now else writes).append(write)
-    return writes, late
+        if write.deadline <= now:
+            refuse((write,), error)
+        elif not write.answer.done():
+            writes.append(write)
+    return writes
 
 
 class Batch:
@@ -148,10 +159,7 @@ class Batch:
         ]
         if self._reading.is_forbidden:
             self._fence.off()
-            self._settings.notices.warn(
-                "the user may not GET: restarts, flushes and failovers that lose entries go unnoticed "
-                "until +get is granted and the connection is opened again"
-            )
+            warn_of_refused("GET", self._settings.notices)
         self._reading.judge(replies, now=now, at=at)
         warn_of_findings(self._fence, self._settings.notices, now)
         self.outcome = self._settled(outcomes, new)
@@ -164,19 +172,13 @@ class Batch:
     def _read_retentions(self, told: object, alive: object, now: float) -> None:
         self._retentions.read(told, alive, now=now)
         if self._retentions.is_forbidden:
-            self._settings.notices.warn(
-                "the user may not ZADD or ZRANGEBYSCORE: while servers with different policies share the "
-                "replay store, a proof may pass twice; grant +zadd and +zrangebyscore"
-            )
+            warn_of_refused("ZADD or ZRANGEBYSCORE", self._settings.notices)
 
     def _read_time(self, reply: object, at: float) -> None:
         try:
             self._fence.vitals.timed(reply, sent=self._sent, at=at)
         except ServerError:
-            self._settings.notices.warn(
-                "the user may not TIME: if the server's clock is set forward, so that entries expire early, "
-                "that is noticed up to a second late; grant +time"
-            )
+            warn_of_refused("TIME", self._settings.notices)
 
     def _wait(self, timeout: float) -> None:
         # WAIT counts from the connection's last write. A repeat of an earlier connection's write may write
@@ -190,10 +192,7 @@ class Batch:
 
     def _read_waiting(self, reply: object, touched: list[object]) -> None:
         if isinstance(reply, ServerError) and reply.code == FORBIDDEN:
-            self._settings.notices.warn(
-                "wait_replicas is set but the user may not WAIT: every request is refused until +wait is "
-                "granted"
-            )
+            warn_of_refused("WAIT", self._settings.notices)
         # Where the slot has moved, nothing was written.
         if isinstance(reply, int) and touched[:1] in ([], [b"OK"]):
             self._acknowledged = reply

@@ -4,6 +4,7 @@ import logging
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Final
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 
@@ -24,9 +25,22 @@ __all__ = [
     "require_fit",
     "try_out",
     "warn_of_findings",
+    "warn_of_refused",
 ]
 
 OLDEST_WITH_GET = "7.0"
+# What follows where the user may not send a command.
+WITHOUT: Final = {
+    "EVAL": "lost entries are recorded without a comparison with what another worker recorded at the same "
+    "moment; grant +eval",
+    "GET": "restarts, flushes and failovers that lose entries go unnoticed until +get is granted and the "
+    "connection is opened again",
+    "TIME": "if the server's clock is set forward, so that entries expire early, that is noticed up to a "
+    "second late; grant +time",
+    "WAIT": "no replica can confirm an entry (wait_replicas), so every request is refused; grant +wait",
+    "ZADD or ZRANGEBYSCORE": "while servers with different policies share the replay store, a proof may pass "
+    "twice; grant +zadd and +zrangebyscore",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,10 +150,12 @@ def heed_refusals(replies: Iterable[object], fence: Fence, notices: Notices) -> 
     """Do without scripts from now on, if the `replies` to writes of anchors say that they aren't allowed."""
     if any(isinstance(reply, ServerError) and reply.code == FORBIDDEN for reply in replies):
         fence.with_script = False
-        notices.warn(
-            "the user may not EVAL: lost entries are recorded without a comparison with what another "
-            "worker recorded at the same moment; grant +eval"
-        )
+        warn_of_refused("EVAL", notices)
+
+
+def warn_of_refused(name: str, notices: Notices) -> None:
+    """Warn that the user may not send the command `name`."""
+    notices.warn(f"the user may not {name}: {WITHOUT[name]}")
 
 
 def cause(error: BaseException) -> str:

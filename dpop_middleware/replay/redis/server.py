@@ -29,6 +29,7 @@ _OPENING_TAKES = 4
 SHORTEST_OPENING = 1.0
 # What a request's time should have room for.
 _ROUND_TRIPS = 5
+_NEAR = 0.002
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,8 @@ Opening = asyncio.Task[Opened]
 class Server:
     """One server, and the connection to it. Belongs to one event loop.
 
-    `with_get` says whether the server knows `SET … NX GET`; an `offset` is as in `anchors.Sights`.
+    `with_get` says whether the server knows `SET … NX GET`, `is_near` whether most of the time until a batch
+    is answered is the server's work. An `offset` is as in `anchors.Sights`.
     """
 
     def __init__(
@@ -72,7 +74,7 @@ class Server:
         self._opening: Opening | None = None
         self.fence = Fence(sights, settings.new_server, heeds_evictions=settings.on_evictions == "refuse")
         self.retentions = PublishedRetentions(settings.prefix.encode(), settings.living)
-        self.with_get, self._has_said_how_far = True, False
+        self.with_get, self.is_near, self._has_said_how_far = True, False, False
         # The server reported something, or the connection was closed.
         self._happened = asyncio.Event()
 
@@ -210,12 +212,8 @@ class Server:
         self._connection = opened.connection
         self.with_get = opened.info is None or opened.info.answers_set_with_get
         self.renew_tag()
-        self.fence.connected(
-            opened.info,
-            opened.anchors,
-            lived=self._settings.moments.lived(),
-            asked=opened.asked,
-        )
+        lived = self._settings.moments.lived()
+        self.fence.connected(opened.info, opened.anchors, lived=lived, asked=opened.asked)
         self.fence.standing.watches, opened.connection.heed = opened.watches, self.fence.standing.heed
         self.tell_cluster()
 
@@ -266,10 +264,11 @@ class Server:
         require_fit(health, self._settings)
         info = watched(info)
         anchors, watches = await self._anchors(connection, info)
-        self._say_how_far(min(asked[1] - sent, self._now() - asked[1]) if anchors else asked[1] - sent)
+        self._heed_distance(min(asked[1] - sent, self._now() - asked[1]) if anchors else asked[1] - sent)
         return Opened(connection, info, asked, anchors, watches)
 
-    def _say_how_far(self, seconds: float) -> None:
+    def _heed_distance(self, seconds: float) -> None:
+        self.is_near = seconds < _NEAR and self._around is None and not self._settings.wait_replicas
         if seconds > self._settings.timeout / _ROUND_TRIPS and not self._has_said_how_far:
             self._has_said_how_far = True
             self._settings.notices.warn(

@@ -1,8 +1,9 @@
 """A queue of writes to one server, and when they are refused without asking the server.
 
-While a batch is under way the next one is collected, in a cluster for some turns of the event loop more. One
-task owns the connection, so that a cancelled request doesn't affect it. After any doubt the connection is
-closed, and each write whose outcome is unknown is tried once more with the same owner, within its own time.
+While a batch is under way the next one is collected: a near server gets it before the answered requests go
+on, a cluster's some turns of the event loop later. One task owns the connection, so that cancelled requests
+don't affect it. After any doubt it is closed, and a write whose outcome is unknown is tried once more with
+the same owner, within its time.
 
     state    a request         what happens                               the next state
     -------  ----------------  -----------------------------------------  ------------------------------
@@ -54,8 +55,7 @@ class Writer:
     ) -> None:
         self._settings, self._around, self._moments = settings, around, settings.moments
         self._loop = asyncio.get_running_loop()
-        self._queue: deque[PendingWrite] = deque()
-        self._flying: list[PendingWrite] = []
+        self._queue, self._flying = deque[PendingWrite](), list[PendingWrite]()
         self.server = Server(name, connect, settings, sights, around)
         self.connect, self.fence = self.server.open, self.server.fence
         self._inquiry = Inquiry(self.fence, around, self.survey, settings.moments)
@@ -100,13 +100,8 @@ class Writer:
     def submit(self, write: PendingWrite) -> None:
         """Queue `write`; it is answered by its deadline."""
         if self._idle is not None and not self._idle.has_ended:
-            try:
-                self._send(self._idle, [write])
-            except Exception:  # noqa: BLE001 - the task meets it again, and knows what to do
-                self._flying = []
-            else:
-                return
-        if self.closed or (self._batch is None and self._breaker.is_open and not self._reopening):
+            self._send(self._idle, [write])
+        elif self.closed or (self._batch is None and self._breaker.is_open and not self._reopening):
             self._refuse((write,))
         elif len(self._queue) >= self._settings.max_waiting:
             write.resolve(unavailable(CROWDED))
@@ -130,8 +125,7 @@ class Writer:
         self.closed, self._idle = True, None
         self._task.cancel()
         await asyncio.wait([self._task])
-        # Once more, in case the task had not yet begun.
-        await self._end()
+        await self._end()  # once more, in case the task had not yet begun
 
     async def _run(self) -> None:
         try:
@@ -171,17 +165,17 @@ class Writer:
         return self.fence.vitals.looks.patience(at, self.fence.sights.offset)
 
     async def _turn(self) -> None:
-        self._flying, late = take(self._queue, self._loop.time())
-        self._refuse(late)
+        self._flying = take(self._queue, self._loop.time(), self._last_error, by_halves=self.server.is_near)
         if not self._flying:
             await (self._survey() if self._has_to_survey else self._sleep())
         else:
             try:
                 writes = self._flying
                 connection = await self.server.ready(deadline=writes[0].deadline, offset=writes[-1].offset)
-                self._send(connection, writes)
             except Exception as error:  # noqa: BLE001 - whatever TLS or a credential provider raises
                 await self._failed(error, sent=False)
+            else:
+                self._send(connection, writes)
 
     async def _reopen(self) -> None:
         """Try to connect once, after a pause, even if no request waits."""
@@ -195,8 +189,6 @@ class Writer:
             self._last_error = error
             self._breaker.failed(self._loop.time())
             await self.server.give_up(error)
-            self._refuse(self._queue)
-            self._queue.clear()
         else:
             self._breaker.succeeded()
             # The survey finds out what happened to the server before the next request.
@@ -226,10 +218,14 @@ class Writer:
         # For one of two tries, even if a request has less time left: a far server's replies take as long.
         end = now + self._settings.timeout / 2
         batch = UsualBatch(writes, self._settings, server.fence, server.retentions, server.with_get)
-        data, replies = batch.compose(now=at + offset, at=at, timeout=min(writes[0].deadline, end) - now)
-        received = partial(self._receive, connection, batch)
-        connection.exchange(data, replies, received, deadline=end, usual=batch.usual)
-        self._batch = batch
+        self._batch, received = batch, partial(self._receive, connection, batch)
+        try:
+            data, count = batch.compose(now=at + offset, at=at, timeout=min(writes[0].deadline, end) - now)
+            connection.exchange(data, count, received, deadline=end, usual=batch.usual)
+        except Exception as error:  # noqa: BLE001 - the task closes the connection, whatever it was
+            batch.outcome = error
+            self._woken.set()
+            return
         for write in writes:
             write.tries += 1
             if write.deadline < end:
@@ -237,7 +233,7 @@ class Writer:
 
     def _receive(self, connection: Connection, batch: Batch, replies: list[object] | Exception) -> None:
         """Answer the waiting requests; the task is woken only where there is more to do."""
-        writes, at = self._flying, self._moments.at(self._loop.time())
+        writes, at = self._flying, self._moments.at(now := self._loop.time())
         if isinstance(replies, Exception):
             batch.outcome = replies
         else:
@@ -253,7 +249,11 @@ class Writer:
             self._woken.set()
             return
         self._succeeded()
-        if self._queue or self._has_to_survey or (not self._watches and self._patience(at)):
+        is_due = self._has_to_survey or (not self._watches and self._patience(at) is not None)
+        goes_on = self.server.is_near and not is_due
+        if goes_on and (following := take(self._queue, now, None, answered=len(writes), by_halves=True)):
+            self._send(connection, following)
+        elif self._queue or is_due:
             self._woken.set()
         else:
             # Where several came at once, several are likely again: better that they wait for each other.

@@ -3,7 +3,7 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -320,6 +320,51 @@ async def test_a_server_far_away_is_reached(server: Server, protocol: int) -> No
                 await asyncio.sleep(0.01)
         assert reached
         await store.aclose()
+
+
+class OneNode:
+    """A cluster whose only node has the bucket of these tests."""
+
+    def tag(self) -> bytes:
+        return b""
+
+    def buckets(self) -> list[int]:
+        return [0]
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "wait_replicas", "in_cluster", "is_near"),
+    [
+        (0, 0, False, True),
+        (1.9, 0, False, True),
+        (2.1, 0, False, False),
+        (0, 1, False, False),
+        (0, 0, True, False),
+    ],
+)
+async def test_a_server_is_near_whose_replies_come_within_two_milliseconds(
+    scripted: ScriptedServer,
+    monkeypatch: pytest.MonkeyPatch,
+    milliseconds: float,
+    wait_replicas: int,
+    in_cluster: bool,
+    is_near: bool,
+) -> None:
+    """Where a batch takes longer for another reason, such as a replica, it doesn't count as near."""
+    clock = LoopClock(monkeypatch)
+
+    def answered_later(words: tuple[bytes, ...]) -> None:
+        if words[0] in {b"INFO", b"GET"}:
+            clock.now += milliseconds / 1000
+
+    scripted.script = answered_later
+    settings, around = Settings(timeout=ENDLESS, wait_replicas=wait_replicas), cast(Any, OneNode())
+    connect = standalone(scripted.url).connect
+    known = WatchedServer("scripted", connect, settings, Sights(BUCKETS), around if in_cluster else None)
+    assert not known.is_near
+    await known.ready(deadline=math.inf, offset=None)
+    assert known.is_near is is_near
+    await known.aclose()
 
 
 async def test_a_server_too_far_away_for_the_timeout_is_logged_once_with_a_timeout_to_set(

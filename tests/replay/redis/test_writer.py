@@ -123,7 +123,7 @@ async def test_a_write_that_a_transport_refuses_waits_for_the_task() -> None:
         first = pending()
         writer.submit(first)
         assert await first.answer is True
-        refusals = iter((True, True))
+        refusals = iter((True,))
         second = pending()
         writer.submit(second)
         assert await second.answer is True
@@ -182,6 +182,29 @@ async def test_requests_that_come_together_are_sent_together() -> None:
             assert [await write.answer for write in writes] == [True] * size
             assert together == batches
             together.clear()
+        await writer.aclose()
+
+
+@pytest.mark.parametrize(("is_near", "batches"), [(True, [20, 20]), (False, [40])])
+async def test_a_near_server_gets_the_next_batch_before_answered_requests_go_on(
+    is_near: bool, batches: list[int]
+) -> None:
+    together: list[int] = []
+    settings = Settings(timeout=ENDLESS, on_exchange=lambda exchange: together.append(exchange.entries))
+    async with ScriptedServer() as server:
+        writer = Writer("scripted", standalone(server.url).connect, settings, Sights(BUCKETS), None)
+        writes: list[PendingWrite] = []
+        for number in (2, 40):
+            together.clear()
+            writes = [pending() for _ in range(number)]
+            for write in writes:
+                writer.submit(write)
+            assert await writes[0].answer is True
+            # At the opening the load of the machine decides.
+            writer.server.is_near = is_near
+        assert [write.tries for write in writes] == [1] * 40
+        assert await writes[-1].answer is True
+        assert together == batches
         await writer.aclose()
 
 
