@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from dpop_middleware._options import part, provides, refused, secrets
+from dpop_middleware._options import part, provides, seconds, secrets
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.jose import JOSEError, base64url
 from dpop_middleware.policy import DPoPPolicy
@@ -107,15 +107,8 @@ class HMACNonceProvider:
 
     def __init__(self, secret: bytes | Sequence[bytes], *, lifetime: float = 300, step: float = 60) -> None:
         self._keys = secrets("HMACNonceProvider", secret)
-        numbers = isinstance(step, (int, float)) and isinstance(lifetime, (int, float))
-        if not numbers or lifetime > 86_400 or not 1 <= step <= lifetime / 3:
-            raise refused(
-                "HMACNonceProvider",
-                "a step of at least 1 s and a lifetime of at least three steps and at most a day",
-                {"step": step, "lifetime": lifetime},
-            )
-        self._lifetime = lifetime
-        self._step = step
+        self._lifetime = seconds("lifetime", lifetime, minimum=3, maximum=86_400)
+        self._step = seconds("step", step, minimum=1, maximum=lifetime / 3)
 
     def for_server(self, *, purpose: str, server: str) -> "HMACNonceProvider":
         """Return a provider whose nonces are valid only for this purpose at this server."""

@@ -77,10 +77,10 @@ def requires_dpop(
 
     Where the router itself calls a decorated function, a refusal is its result, the response; so it is where
     that function is the `dispatch` of a `BaseHTTPMiddleware`. Any other caller gets an HTTPException, or for
-    a WebSocket a WebSocketException: a decorator above this one, an endpoint, a method or `dispatch` of its
-    class, FastAPI that asks for the value of a dependency (for which `DPoPSecurity` is made), an ASGI
-    application of your own, mounted or not, an exception handler, a middleware, even of one route. In a
-    middleware of an application, or an `AuthenticationBackend`, Starlette answers 500 to it: use
+    a WebSocket a WebSocketException: a decorator above this one, an endpoint, the function itself, a method
+    or `dispatch` of its class, FastAPI that asks for the value of a dependency (for which `DPoPSecurity` is
+    made), an ASGI application of your own, mounted or not, an exception handler, a middleware, even of one
+    route. In a middleware of an application, or an `AuthenticationBackend`, Starlette answers 500 to it: use
     `DPoPMiddleware` there. Whether a caller would return a refusal, or drop it and go on, can't be known: a
     `dispatch` that calls a decorated function, even with its `call_next`, gets the exception too, and so does
     a decorator above a `dispatch`. Starlette passes WebSockets on without asking any `dispatch`.

@@ -400,6 +400,20 @@ async def test_a_subprotocol_beside_the_ticket_may_hold_any_character() -> None:
     assert house.seen[0]["subprotocols"] == ["\u20ac"]
 
 
+@pytest.mark.parametrize("odd", [b"notes.v2", None, 2, ["notes.v2"]])
+async def test_a_subprotocol_that_is_no_text_is_no_error(odd: Any) -> None:
+    """No server offers such, but a middleware may write one, and whoever opens the socket would get a 500."""
+    house = House()
+    ticket = f"{TICKET}.{await house.get_ticket()}"
+    scope = handshake_of(offered=[ticket])
+    scope["subprotocols"] = [odd, ticket]
+    assert (await knock(house.app, scope)).accepted
+    assert house.seen[0]["subprotocols"] == []
+    scope = handshake_of(offered=[])
+    scope["subprotocols"] = [odd, ticket.encode()]
+    assert (await knock(house.app, scope)).status == 401
+
+
 async def test_a_client_with_header_fields_needs_no_ticket() -> None:
     house = House()
     fields = house.world.fields("/ws")

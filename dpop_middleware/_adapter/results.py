@@ -9,10 +9,11 @@ not be in the answers to others: a copy gets it.
 import functools
 import inspect
 from collections.abc import Callable, Iterable
-from types import FunctionType, MethodType
+from types import FrameType, FunctionType, MethodType
 from typing import Any, TypeVar
 
 from starlette.datastructures import MutableHeaders
+from starlette.endpoints import HTTPEndpoint
 from starlette.exceptions import HTTPException
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import FileResponse, Response
@@ -40,15 +41,18 @@ _SENDERS = frozenset(
 )
 # Where those are, and what else calls functions of an application, or waits for what does.
 _ROUTERS = frozenset({module for module, _ in _SENDERS} | {"fastapi.dependencies.utils"})
+_CALLERS = _ROUTERS | {BaseHTTPMiddleware.__module__}
 
 
 def makes_the_response(function: Callable[..., Any], args: tuple[Any, ...], scope: Scope) -> bool:
     """Whether the result of `function`, called with the arguments `args`, is the connection's response.
 
     It is if the router itself calls `function`, and if `function` is the `dispatch` of a middleware. Any
-    other caller may want another value, or none: a decorator around it too, and a `dispatch` that passes its
-    arguments on. `function` must be running: its callers are looked at.
+    other caller may want another value, or none: a decorator around it too, a `dispatch` that passes its
+    arguments on, and `function` itself. `function` must be running: its callers are looked at.
     """
+    if _calls_itself(function):
+        return False
     middleware = _middleware_of(args)
     if middleware is not None:
         return _is_called_for(function, middleware.dispatch_func)
@@ -56,8 +60,26 @@ def makes_the_response(function: Callable[..., Any], args: tuple[Any, ...], scop
         return False
     endpoint = scope.get("endpoint")
     if isinstance(endpoint, type):
-        endpoint = _request_method(endpoint, args, scope)
+        endpoint = _request_method(endpoint, args)
     return _is_called_for(function, endpoint)
+
+
+def _calls_itself(function: Callable[..., Any]) -> bool:
+    """Whether `function` is running twice within one call by a router or a middleware."""
+    frame, running = inspect.currentframe(), 0
+    while frame is not None and frame.f_globals.get("__name__") not in _CALLERS:
+        running += _runs(frame, function)
+        frame = frame.f_back
+    return running > 1
+
+
+def _runs(frame: FrameType, function: Any) -> bool:
+    """Whether `frame` is of `function` itself: others are made by the same decorator, of the same code."""
+    code = function.__code__
+    return frame.f_code is code and all(
+        frame.f_locals[name] is cell.cell_contents
+        for name, cell in zip(code.co_freevars, function.__closure__, strict=True)
+    )
 
 
 def _middleware_of(args: Iterable[Any]) -> Any:
@@ -79,12 +101,12 @@ def _is_called_by_a_router() -> bool:
     return False
 
 
-def _request_method(endpoint: type, args: tuple[Any, ...], scope: Scope) -> Any:
-    """Return the method of an HTTPEndpoint that serves the request, None if its object isn't in `args`."""
+def _request_method(endpoint: type, args: tuple[Any, ...]) -> Any:
+    """Return the method of an HTTPEndpoint that serves its request, None if its object isn't in `args`."""
     served = next(iter(args), None)
-    if type(served) is not endpoint:
+    if type(served) is not endpoint or not isinstance(served, HTTPEndpoint):
         return None
-    name = scope["method"].lower()
+    name = served.scope["method"].lower()
     return getattr(served, "get" if name == "head" and not hasattr(served, name) else name, None)
 
 

@@ -171,15 +171,16 @@ def take_tickets(scope: Scope, parameter: str | None) -> Carried:
     in_query = () if parameter is None else _take_from_query(scope, parameter)
     if scope["type"] != "websocket":
         return Carried(in_query, marked=False)
-    protocols: Iterable[str] = scope.get("subprotocols") or ()
+    protocols: Iterable[object] = scope.get("subprotocols") or ()
     offered = list(islice(protocols, _MOST_PROTOCOLS + 1))
     fields = list(islice(scope["headers"], MAX_FIELDS + 1))
     if len(offered) > _MOST_PROTOCOLS or len(fields) > MAX_FIELDS:
         return Carried((), marked=False, too_many=True)
-    as_protocols = tuple(one.removeprefix(_PREFIX) for one in offered if one.startswith(_PREFIX))
+    texts = [one for one in offered if isinstance(one, str)]
+    as_protocols = tuple(one.removeprefix(_PREFIX) for one in texts if one.startswith(_PREFIX))
     if not as_protocols and not _is_in_a_field(fields):
         return Carried(in_query, marked=False)
-    left = [one for one in offered if not one.startswith(_PREFIX) and one != _MARKER]
+    left = [one for one in texts if not one.startswith(_PREFIX) and one != _MARKER]
     scope["subprotocols"] = left
     others = [(name, value) for name, value in fields if name.lower() != _PROTOCOLS]
     # Daphne decodes percent signs: the offered names may have any character.

@@ -52,7 +52,8 @@ def check_unbound(token: AccessToken) -> None:
 
 def check_not_expired(token: AccessToken, now: float) -> None:
     """Raise InvalidToken for a token that has expired by every clock within the skew."""
-    if token.expires_at + LONGEST_CLOCK_SKEW <= now:
+    # So that it holds for NaN, which Python reads from JSON.
+    if not now < token.expires_at + LONGEST_CLOCK_SKEW:
         raise InvalidToken(
             "the access token has expired", check=Check.TOKEN_TIME, expected=now, actual=token.expires_at
         )

@@ -62,7 +62,8 @@ def check_entry(entry: ReplayEntry, expires_at: float) -> None:
         expires_at - entry.now < _FOREVER
         and entry.not_before > -_FOREVER
         and entry.made_at > -_FOREVER
-        and (entry.iat > -_FOREVER or not entry.by_iat)
+        and 0 <= entry.retention < _FOREVER
+        and (entry.iat > -_FOREVER or not (entry.by_iat or math.isnan(entry.iat)))
         and -_FOREVER < entry.ahead < _FOREVER
         and str.isascii(entry.namespace)
     )

@@ -14,7 +14,7 @@ import re
 import ssl
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 from urllib.parse import urljoin
 
 from dpop_middleware._log import plain, shown
@@ -71,6 +71,7 @@ _MOST_REDIRECTS = 2
 # Not 101: no upgrade was asked for.
 _INTERIM = frozenset({100, *range(102, 200)})
 _GZIP = 16 + zlib.MAX_WBITS
+_NO_LOOP = "the event loop that asked is closed"
 
 
 def checked_headers(value: object) -> dict[str, str]:
@@ -265,13 +266,15 @@ class OwnFetcher(Fetcher):
             future = asyncio.run_coroutine_threadsafe(asked, self._loop)
         except RuntimeError as error:
             asked.close()
-            raise FetchError("the event loop that asked is closed") from error
+            raise FetchError(_NO_LOOP) from error
         try:
             # Not `result`: the user's function may raise anything, and then there are no new keys.
             raised = future.exception(seconds)
         except concurrent.futures.CancelledError as cancelled:
             raise FetchError("fetch was cancelled") from cancelled
         except TimeoutError as late:
+            if self._loop.is_closed():
+                raise FetchError(_NO_LOOP) from late
             future.cancel()
             raise FetchError("no complete answer within the time limit") from late
         if raised is not None:
@@ -284,4 +287,12 @@ class OwnFetcher(Fetcher):
         return body
 
     async def _asked(self, url: str) -> bytes:
+        task = cast("asyncio.Task[bytes]", asyncio.current_task())
+        task.add_done_callback(_mark_as_retrieved)
         return await self._fetch(url)
+
+
+def _mark_as_retrieved(task: "asyncio.Task[bytes]") -> None:
+    """Look at what a fetch raised, maybe after the deadline: asyncio logs what nobody looked at, in whole."""
+    if not task.cancelled():
+        task.exception()

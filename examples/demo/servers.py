@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 
 EXAMPLES = Path(__file__).parents[1]
+# Below those that the system lends to outgoing connections: none takes the port of a server that is starting.
+_PORTS = iter(secrets.SystemRandom().sample(range(18_000, 21_000), 3_000))
 
 
 @contextlib.contextmanager
@@ -65,7 +68,8 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def free_port() -> int:
-    """Return an unused port of 127.0.0.1."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
+    """Return an unused port of 127.0.0.1, another one at each call."""
+    for port in _PORTS:
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise RuntimeError("no free port")

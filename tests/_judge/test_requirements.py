@@ -1,13 +1,19 @@
 """The requirements of a route for a valid token."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from dpop_middleware import AccessToken
-from dpop_middleware._judge.requirements import Requirements
-from dpop_middleware.errors import ConfigurationError, InsufficientScope, InsufficientUserAuthentication
+from dpop_middleware._judge.requirements import Requirements, check_not_expired
+from dpop_middleware.errors import (
+    ConfigurationError,
+    InsufficientScope,
+    InsufficientUserAuthentication,
+    InvalidToken,
+)
 
 NOW = 1_800_000_000.0
 
@@ -27,6 +33,13 @@ def token(*scopes: str, **claims: Any) -> AccessToken:
 def test_nothing_is_required_by_default() -> None:
     Requirements().check(token(), now=NOW)
     assert Requirements() == Requirements(scopes=(), any_of=(), claims={}, acr_values=(), max_age=None)
+
+
+def test_a_token_whose_expiry_is_no_number_has_expired() -> None:
+    """Python reads NaN from JSON: a verifier of one's own may pass it on."""
+    check_not_expired(replace(token(), expires_at=math.inf), NOW)
+    with pytest.raises(InvalidToken, match="has expired"):
+        check_not_expired(replace(token(), expires_at=math.nan), NOW)
 
 
 def test_every_scope_must_be_granted() -> None:

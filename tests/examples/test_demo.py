@@ -1,11 +1,13 @@
 """examples/demo, run as a newcomer runs it, and its messages when something is wrong."""
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from examples.demo import servers
 from examples.demo.report import print_steps
 from examples.demo.walk import Step, Verdict
 
@@ -31,6 +33,15 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         timeout=600,
         check=False,
     )
+
+
+def test_no_outgoing_connection_takes_the_port_of_a_server_that_is_about_to_start() -> None:
+    """Linux lends out those from 32,768 on, other systems higher ones."""
+    with socket.create_server(("127.0.0.1", servers.free_port())) as taken:
+        ports = [servers.free_port() for _ in range(100)]
+        assert taken.getsockname()[1] not in ports
+    assert len(set(ports)) == 100, "a server may not have started yet"
+    assert max(ports) < 32_768
 
 
 def test_the_demo_shows_every_check_with_two_workers() -> None:

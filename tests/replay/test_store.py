@@ -186,3 +186,20 @@ def test_the_moments_of_an_entry_are_less_than_thirty_million_years_away(member:
     beyond = item._replace(**moments | {member: bound})
     with pytest.raises(ValueError, match="^an entry takes finite moments, an end, and an ASCII namespace$"):
         check_entry(beyond, beyond.expires_at)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"retention": -1.0},
+        {"retention": 1e15},
+        *({member: math.nan} for member in ("now", "not_before", "made_at", "retention", "iat", "ahead")),
+    ],
+)
+def test_what_could_pass_no_comparison_is_no_entry(changes: dict[str, Any]) -> None:
+    """A store that compares with it would leave out a check."""
+    good = entry()._replace(retention=95.0)
+    check_entry(good, good.expires_at)
+    wrong = good._replace(**changes)
+    with pytest.raises(ValueError, match="^an entry takes finite moments, an end, and an ASCII namespace$"):
+        check_entry(wrong, wrong.expires_at)

@@ -1,6 +1,8 @@
 """Keys by the user's own function: where it runs, and its bounds."""
 
 import asyncio
+import concurrent.futures
+import gc
 import json
 import threading
 import time
@@ -142,6 +144,52 @@ async def test_fetch_is_cancelled_at_the_deadline() -> None:
     with pytest.raises(FetchError, match="time limit"):
         await get(fetch, seconds=0.05)
     await asyncio.wait_for(cancelled.wait(), 5)
+
+
+def test_what_fetch_raises_after_the_deadline_is_in_no_log() -> None:
+    logged: list[dict[str, Any]] = []
+
+    async def fetch(url: str) -> bytes:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise OSError("secret") from None
+        raise AssertionError
+
+    async def late() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: logged.append(context))
+        with pytest.raises(FetchError, match="time limit"):
+            await get(fetch, seconds=0.05)
+        while len(asyncio.all_tasks()) > 1:
+            await asyncio.sleep(0)
+
+    asyncio.run(late())
+    gc.collect()
+    assert logged == []
+
+
+def test_a_loop_that_is_closed_during_a_fetch_ends_it_at_the_deadline_without_an_error_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    loop, begun = asyncio.new_event_loop(), asyncio.Event()
+    # Of the pending task that is destroyed later asyncio tells whoever closes a loop so.
+    loop.set_exception_handler(lambda *_: None)
+
+    async def fetch(url: str) -> bytes:
+        begun.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    fetcher = OwnFetcher(fetch, loop)
+    endpoint = checked_endpoint("jwks", ISSUER, insecure_http_hosts=())
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        asked = threads.submit(fetcher.get, endpoint, deadline=Deadline(1), limit=LIMIT)
+        loop.run_until_complete(asyncio.wait_for(begun.wait(), 5))
+        loop.close()
+        with pytest.raises(FetchError, match="loop that asked is closed"):
+            asked.result(5)
+    assert [record.getMessage() for record in caplog.records] == []
 
 
 def test_a_loop_that_is_closed_fetches_nothing() -> None:
