@@ -75,6 +75,8 @@ def _of_htu(expected: str, actual: str) -> str | None:
         return f"scheme differs ({scheme}, not {our_scheme}): TLS ends at a proxy? set public_url"
     if scheme == our_scheme and path == our_path:
         return f"host differs: set public_url, if clients call {authority}"
+    if path == our_path:
+        return f"scheme and host differ: set public_url, if clients call {scheme}://{authority}"
     if (scheme, authority) == (our_scheme, our_authority):
         differs = _of_path(our_path, path)
         if differs is not None:

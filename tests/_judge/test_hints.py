@@ -49,7 +49,11 @@ def hint(check: Check, expected: object, actual: object) -> str:
             "host differs: set public_url, if clients call other.example.test",
         ),
         ("https://api.example.test/svc/notes/", "trailing slash"),
-        ("http://other.example.test/svc/notes", "trailing slash, or scheme or host"),
+        (
+            "http://localhost:8000/svc/notes",
+            "scheme and host differ: set public_url, if clients call http://localhost:8000",
+        ),
+        ("http://other.example.test/svc/notes/", "trailing slash, or scheme or host"),
         ("https://api.example.test/v1/svc/notes", "the path has a prefix that is missing here: "),
         ("https://api.example.test/notes", "the path lacks a prefix that is here: "),
         ("the URI is not absolute", "the client must sign the absolute URL"),
@@ -60,8 +64,9 @@ def test_each_difference_of_an_htu_has_its_hint(actual: str, words: str) -> None
 
 
 def test_what_to_do_about_a_host_is_not_cut_off_in_the_log() -> None:
-    found = hint(Check.HTU, TARGET, f"https://{'a' * 300}/svc/notes")
-    assert escaped(found).startswith("'host differs: set public_url, if clients call aaa")
+    for scheme, words in ("https", "host differs"), ("http", "scheme and host differ"):
+        found = hint(Check.HTU, TARGET, f"{scheme}://{'a' * 300}/svc/notes")
+        assert escaped(found).startswith(f"'{words}: set public_url, if clients call ")
 
 
 def test_no_fixed_hint_is_cut_off_in_the_log() -> None:
