@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from dpop_middleware.replay.redis.fence import Fence
-from dpop_middleware.replay.redis.health import heed_refusals, warn_of_findings
+from dpop_middleware.replay.redis.health import heed_refusals, warn_of_findings, warn_of_loss
 from dpop_middleware.replay.redis.options import Settings
 from dpop_middleware.replay.redis.resp import ASKING, FORBIDDEN, NOTHING_USUAL, ServerError, Usual, command
 from dpop_middleware.replay.redis.retention import Own, PublishedRetentions, farther, judges_from, shorter
@@ -289,6 +289,7 @@ class NewEntries:
             self._notices.warn(farther(entry.iat - begin, entry.ahead), again_after=600)
         if self._fence.vitals.is_evicting:
             return unavailable(EVICTED, retry_after=seconds)
+        warn_of_loss(self._notices)
         return unavailable(FENCED, retry_after=seconds, judges_from=since)
 
     def _judge_age(self, entry: ReplayEntry, shortest: float) -> Outcome:

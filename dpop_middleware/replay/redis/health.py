@@ -18,15 +18,24 @@ from dpop_middleware.replay.redis.vitals import ServerInfo, ServerUnfit
 __all__ = [
     "NodeHealth",
     "StoreHealth",
+    "advice",
     "cause",
     "examine",
     "heed_refusals",
     "require_fit",
     "try_out",
     "warn_of_findings",
+    "warn_of_loss",
 ]
 
 OLDEST_WITH_GET = "7.0"
+_NOT_PERMITTED = ": its user may not run a command that is needed: ACL LOG there names it"
+_ADVICE = {
+    "AuthenticationError": ": its user or password is missing or wrong, or couldn't be fetched",
+    "NOPERM": _NOT_PERMITTED,
+    "NoPermissionError": _NOT_PERMITTED,
+    "TimeoutError": ": the server or a firewall is silent, or the server has no TLS",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +141,16 @@ def warn_of_findings(fence: Fence, notices: Notices, now: float) -> None:
         )
 
 
+def warn_of_loss(notices: Notices) -> None:
+    """Say, when a proof is refused for it, what may have made the server lose entries."""
+    notices.warn(
+        "the replay store's server may have lost entries: it restarted, was flushed or replaced, or it was "
+        "started after this worker (or is new to it, with new_server='wait'): requests get 503 until their "
+        "proofs are newer; Retry-After has the seconds",
+        again_after=60,
+    )
+
+
 def heed_refusals(replies: Iterable[object], fence: Fence, notices: Notices) -> None:
     """Do without scripts from now on, if the `replies` to writes of anchors say that they aren't allowed."""
     if any(isinstance(reply, ServerError) and reply.code == FORBIDDEN for reply in replies):
@@ -152,6 +171,11 @@ def cause(error: BaseException) -> str:
     if reason is None:
         return type(error).__name__
     return f"{type(error).__name__}: {type(reason).__name__}: {plain(str(reason))}"
+
+
+def advice(error: str) -> str:
+    """Say what to do about an `error` of `NodeHealth`; empty where its name says enough."""
+    return _ADVICE.get(error, "")
 
 
 def _reason(error: BaseException) -> OSError | None:
