@@ -89,7 +89,7 @@ def _of_htu(expected: str, actual: str) -> str | None:
     if path.endswith(our_path):
         return "the path has a prefix that is missing here: a proxy strips it? add it to public_url"
     if our_path.endswith(path):
-        return "the path lacks a prefix that is here: does public_url have one too many?"
+        return "the path lacks a prefix that is here: has public_url or the root path one too many?"
     return None
 
 

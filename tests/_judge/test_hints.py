@@ -55,7 +55,10 @@ def hint(check: Check, expected: object, actual: object) -> str:
         ),
         ("http://other.example.test/svc/notes/", "trailing slash, or scheme or host"),
         ("https://api.example.test/v1/svc/notes", "the path has a prefix that is missing here: "),
-        ("https://api.example.test/notes", "the path lacks a prefix that is here: "),
+        (
+            "https://api.example.test/notes",
+            "the path lacks a prefix that is here: has public_url or the root path one too many?",
+        ),
         ("the URI is not absolute", "the client must sign the absolute URL"),
     ],
 )
