@@ -14,6 +14,7 @@ import pytest
 
 import dpop_middleware
 from dpop_middleware import AccessToken, DPoPMiddleware, errors, profiles
+from dpop_middleware.checks import Check
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.testing import ABSENT, TestIssuer
 from tests.support.reader import API, ISSUER, Scenario, World, ask, driven, follow, opened, replay, world_of
@@ -208,6 +209,14 @@ def test_the_readme_is_short_enough_to_be_read() -> None:
 def test_the_glossary_has_at_most_twelve_words() -> None:
     section = README[README.index("## Words") : README.index("## How to use it")]
     assert 0 < len(re.findall(r"^\| (?!word|---).*\|$", section, re.MULTILINE)) <= 12
+
+
+def test_the_table_names_every_check_once() -> None:
+    table = README.partition("## What is checked")[2].partition("\n\nA refusal is")[0]
+    cells = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
+    named = [name for cell in cells for name in re.findall(r"`(\w+)…?`", cell)]
+    checks = ["token_" if check.startswith("token_") else check.value for check in Check]
+    assert sorted(named) == sorted(set(checks))
 
 
 def test_the_readme_leads_to_every_chapter() -> None:

@@ -32,13 +32,16 @@ _OF_ANY_TOKEN: Mapping[Check, str] = MappingProxyType(
         Check.TOKEN_FORMAT: "an opaque or an encrypted token, or one that was cut short?",
         Check.TOKEN_TYP: "an issuer that differs from RFC 9068? name its typ in token_types",
         Check.TOKEN_KEY: "the keys of another issuer, or a new key that is not yet published?",
-        Check.TOKEN_SIGNATURE: "was the token altered or cut short, or made by another issuer?",
+        Check.TOKEN_SIGNATURE: "was the token altered or cut short, or made by another issuer? or is there "
+        "a new key under an old kid? that is noticed when the keys are renewed",
         Check.TOKEN_ACTIVE: "revoked, expired or made up, or a token of another issuer?",
         Check.TOKEN_AUD: "a token for another API? ask for this resource, or set audience to what it says",
         Check.JKT: "did the client make a new key after it got the token? a token belongs to one key",
     }
 )
 
+_NO_ATH = "made as for a token request? beside an access token it needs ath, the token's SHA-256, base64url"
+_NO_SUCH_HOST = "a proxy that doesn't pass Host on? or a host that clients call is missing in public_url"
 _NOT_WHOLE = "is it whole: three base64url parts with dots between, no padding, no line break?"
 _STRIPPED = (
     "a proxy strips the prefix, and the server has no root path? with several prefixes in public_url, "
@@ -75,6 +78,8 @@ def _of_htu(expected: str, actual: str) -> str | None:
         return f"scheme differs ({scheme}, not {our_scheme}): TLS ends at a proxy? set public_url"
     if scheme == our_scheme and path == our_path:
         return f"host differs: set public_url, if clients call {authority}"
+    if path == our_path:
+        return f"scheme and host differ: set public_url, if clients call {scheme}://{authority}"
     if (scheme, authority) == (our_scheme, our_authority):
         differs = _of_path(our_path, path)
         if differs is not None:
@@ -84,8 +89,16 @@ def _of_htu(expected: str, actual: str) -> str | None:
     if path.endswith(our_path):
         return "the path has a prefix that is missing here: a proxy strips it? add it to public_url"
     if our_path.endswith(path):
-        return "the path lacks a prefix that is here: does public_url have one too many?"
+        return "the path lacks a prefix that is here: has public_url or the root path one too many?"
     return None
+
+
+def _of_target(expected: object, actual: object) -> str | None:
+    if isinstance(actual, tuple):
+        return _NO_SUCH_HOST if len(actual) == 1 else None
+    if expected is None or not isinstance(actual, str):
+        return None
+    return _of_htu(expected, actual) if isinstance(expected, str) else _STRIPPED
 
 
 def _of_time(name: object, actual: object) -> str | None:
@@ -132,6 +145,8 @@ def _of_proof(error: DPoPError) -> str | None:
         return _of_one_header(error.expected, error.actual)
     if check in (Check.TYP, Check.ALG, Check.JWK):
         return _of_header(check, error.actual, error.reason)
+    if check is Check.ATH and error.expected is not None:
+        return _NO_ATH
     if check is Check.SIGNATURE and error.reason is Reason.NOT_BASE64URL:
         return _NOT_WHOLE
     if check in (Check.FORMAT, Check.CLAIMS) and error.reason is not Reason.NOT_JSON:
@@ -189,10 +204,8 @@ def hint_of(error: DPoPError, request: ResourceRequest | None = None) -> str | N
         return found
     if error.reason is Reason.TOO_MANY:
         return "a flood? or clients with one mistake: see the refusals before this one"
-    if error.check is Check.HTU and isinstance(error.actual, str):
-        if isinstance(error.expected, str):
-            return _of_htu(error.expected, error.actual)
-        return None if error.expected is None else _STRIPPED
+    if error.check is Check.HTU:
+        return _of_target(error.expected, error.actual)
     if error.check is Check.IAT:
         return _of_iat(error.expected, error.actual)
     if error.check is Check.CLAIMS and error.expected is not None:

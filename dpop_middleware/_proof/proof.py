@@ -195,6 +195,8 @@ def check_htu(proof: DPoPProof, target_uri: str) -> None:
 
 def check_ath(proof: DPoPProof, ath: str) -> None:
     """`ath` is the hash of the access token that came with it (check 12)."""
+    if proof.ath is None:
+        raise InvalidDPoPProof("the DPoP proof has no ath", check=Check.ATH, expected="ath")
     if proof.ath != ath:
         raise InvalidDPoPProof(
             "the ath of the DPoP proof is not the hash of the access token", check=Check.ATH

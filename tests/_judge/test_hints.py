@@ -49,9 +49,16 @@ def hint(check: Check, expected: object, actual: object) -> str:
             "host differs: set public_url, if clients call other.example.test",
         ),
         ("https://api.example.test/svc/notes/", "trailing slash"),
-        ("http://other.example.test/svc/notes", "trailing slash, or scheme or host"),
+        (
+            "http://localhost:8000/svc/notes",
+            "scheme and host differ: set public_url, if clients call http://localhost:8000",
+        ),
+        ("http://other.example.test/svc/notes/", "trailing slash, or scheme or host"),
         ("https://api.example.test/v1/svc/notes", "the path has a prefix that is missing here: "),
-        ("https://api.example.test/notes", "the path lacks a prefix that is here: "),
+        (
+            "https://api.example.test/notes",
+            "the path lacks a prefix that is here: has public_url or the root path one too many?",
+        ),
         ("the URI is not absolute", "the client must sign the absolute URL"),
     ],
 )
@@ -60,8 +67,9 @@ def test_each_difference_of_an_htu_has_its_hint(actual: str, words: str) -> None
 
 
 def test_what_to_do_about_a_host_is_not_cut_off_in_the_log() -> None:
-    found = hint(Check.HTU, TARGET, f"https://{'a' * 300}/svc/notes")
-    assert escaped(found).startswith("'host differs: set public_url, if clients call aaa")
+    for scheme, words in ("https", "host differs"), ("http", "scheme and host differ"):
+        found = hint(Check.HTU, TARGET, f"{scheme}://{'a' * 300}/svc/notes")
+        assert escaped(found).startswith(f"'{words}: set public_url, if clients call ")
 
 
 def test_no_fixed_hint_is_cut_off_in_the_log() -> None:
@@ -127,7 +135,8 @@ def test_an_htm_in_lower_case_has_a_hint() -> None:
     [
         (Check.HTU, TARGET, "https://api.example.test/other"),
         (Check.HTU, TARGET, None),
-        (Check.HTU, (TARGET,), ("host",)),
+        (Check.HTU, ("a.example", "b.example"), ("a.example", "b.example")),
+        (Check.HTU, ("a.example", "b.example"), ()),
         (Check.IAT, None, None),
         (Check.IAT, NOW, NOW - 1),
         (Check.IAT, (NOW, NOW), "text"),
@@ -181,6 +190,7 @@ USED_BEFORE = "the DPoP proof was used before"
             "/x",
             "a proxy strips the prefix",
         ),
+        (PROOF, Check.HTU, ("a.example", "b.example"), ("10.0.0.1",), "a proxy that doesn't pass Host on?"),
         (PROOF, Check.HTU, None, "the path has too many characters that are percent-encoded", None),
         (TOKEN, Check.TOKEN_FORMAT, None, None, "opaque or an encrypted token"),
         (TOKEN, Check.TOKEN_TYP, None, None, "token_types"),
@@ -190,7 +200,8 @@ USED_BEFORE = "the DPoP proof was used before"
         (TOKEN, Check.TOKEN_ALG, None, "'ES256K'", None),
         (TOKEN, Check.TOKEN_CLAIMS, ("sub", "client_id"), None, "name it in client_id_claims"),
         (TOKEN, Check.TOKEN_KEY, None, None, "another issuer"),
-        (TOKEN, Check.TOKEN_SIGNATURE, None, None, "altered or cut short"),
+        (TOKEN, Check.TOKEN_SIGNATURE, None, None, "altered or cut short, or made by another issuer"),
+        (TOKEN, Check.TOKEN_SIGNATURE, None, None, "a new key under an old kid?"),
         (TOKEN, Check.TOKEN_AUD, None, None, "another API"),
         (TOKEN, Check.TOKEN_AUD, ["https://a.example"], "'https://b.example/'", "another API"),
         (TOKEN, Check.TOKEN_AUD, ["https://a.example"], "'https://a.example/'", "only a trailing slash"),
@@ -309,6 +320,7 @@ async def test_the_guess_about_a_replay_knows_the_replays_description() -> None:
         ("no_htm", None),
         ("wrong_htm", None),
         ("htm_in_lower_case", "case-sensitive"),
+        ("no_ath", "made as for a token request?"),
         ("wrong_ath", "a proof for another token"),
         ("bad_signature", "signed by another key"),
         ("replayed", "sent twice, by a retry, a proxy or a thief?"),

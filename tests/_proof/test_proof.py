@@ -264,9 +264,14 @@ def test_htu_names_something_else() -> None:
 
 def test_ath_is_compared() -> None:
     check_ath(parsed(ath="x"), "x")
-    for ath in (..., "", "X", "x="):
+    for ath in ("", "X", "x="):
         error = refused(Check.ATH, check_ath, parsed(ath=ath), "x")
         assert (error.expected, error.actual) == (None, None)
+
+
+def test_a_proof_without_ath_beside_a_token_is_told_that_it_has_none() -> None:
+    error = refused(Check.ATH, check_ath, parsed(ath=...), "x")
+    assert (error.description, error.expected) == ("the DPoP proof has no ath", "ath")
 
 
 def test_the_signature_is_the_keys() -> None:

@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
+from dpop_middleware.replay.redis import health
 from dpop_middleware.replay.redis.fence import Fence
-from dpop_middleware.replay.redis.health import heed_refusals, warn_of_findings, warn_of_refused
 from dpop_middleware.replay.redis.options import Settings
 from dpop_middleware.replay.redis.resp import ASKING, FORBIDDEN, NOTHING_USUAL, ServerError, Usual, command
 from dpop_middleware.replay.redis.retention import Own, PublishedRetentions, farther, judges_from, shorter
@@ -148,7 +148,7 @@ class Batch:
         if self._waiting:
             self._read_waiting(replies.pop(), [replies.pop() for _ in self._touching])
         if self._opening:
-            heed_refusals(replies[: len(self._opening)], self._fence, self._settings.notices)
+            health.heed_refusals(replies[: len(self._opening)], self._fence, self._settings.notices)
             del replies[: len(self._opening)]
         for index in self._asking:
             del replies[index]
@@ -159,9 +159,9 @@ class Batch:
         ]
         if self._reading.is_forbidden:
             self._fence.off()
-            warn_of_refused("GET", self._settings.notices)
+            health.warn_of_refused("GET", self._settings.notices)
         self._reading.judge(replies, now=now, at=at)
-        warn_of_findings(self._fence, self._settings.notices, now)
+        health.warn_of_findings(self._fence, self._settings.notices, now)
         self.outcome = self._settled(outcomes, new)
 
     def report(self, at: float) -> None:
@@ -172,13 +172,13 @@ class Batch:
     def _read_retentions(self, told: object, alive: object, now: float) -> None:
         self._retentions.read(told, alive, now=now)
         if self._retentions.is_forbidden:
-            warn_of_refused("ZADD or ZRANGEBYSCORE", self._settings.notices)
+            health.warn_of_refused("ZADD or ZRANGEBYSCORE", self._settings.notices)
 
     def _read_time(self, reply: object, at: float) -> None:
         try:
             self._fence.vitals.timed(reply, sent=self._sent, at=at)
         except ServerError:
-            warn_of_refused("TIME", self._settings.notices)
+            health.warn_of_refused("TIME", self._settings.notices)
 
     def _wait(self, timeout: float) -> None:
         # WAIT counts from the connection's last write. A repeat of an earlier connection's write may write
@@ -192,7 +192,7 @@ class Batch:
 
     def _read_waiting(self, reply: object, touched: list[object]) -> None:
         if isinstance(reply, ServerError) and reply.code == FORBIDDEN:
-            warn_of_refused("WAIT", self._settings.notices)
+            health.warn_of_refused("WAIT", self._settings.notices)
         # Where the slot has moved, nothing was written.
         if isinstance(reply, int) and touched[:1] in ([], [b"OK"]):
             self._acknowledged = reply
@@ -288,6 +288,7 @@ class NewEntries:
             self._notices.warn(farther(entry.iat - begin, entry.ahead), again_after=600)
         if self._fence.vitals.is_evicting:
             return unavailable(EVICTED, retry_after=seconds)
+        health.warn_of_loss(self._notices)
         return unavailable(FENCED, retry_after=seconds, judges_from=since)
 
     def _judge_age(self, entry: ReplayEntry, shortest: float) -> Outcome:

@@ -19,18 +19,20 @@ from dpop_middleware.replay.redis.vitals import ServerInfo, ServerUnfit
 __all__ = [
     "NodeHealth",
     "StoreHealth",
+    "advice",
     "cause",
     "examine",
     "heed_refusals",
     "require_fit",
     "try_out",
     "warn_of_findings",
+    "warn_of_loss",
     "warn_of_refused",
 ]
 
 OLDEST_WITH_GET = "7.0"
 # What follows where the user may not send a command.
-WITHOUT: Final = {
+_WITHOUT: Final = {
     "EVAL": "lost entries are recorded without a comparison with what another worker recorded at the same "
     "moment; grant +eval",
     "GET": "restarts, flushes and failovers that lose entries go unnoticed until +get is granted and the "
@@ -40,6 +42,13 @@ WITHOUT: Final = {
     "WAIT": "no replica can confirm an entry (wait_replicas), so every request is refused; grant +wait",
     "ZADD or ZRANGEBYSCORE": "while servers with different policies share the replay store, a proof may pass "
     "twice; grant +zadd and +zrangebyscore",
+}
+_NOT_PERMITTED = ": its user may not run a command that is needed: ACL LOG there names it"
+_ADVICE: Final = {
+    "AuthenticationError": ": its user or password is missing or wrong, or couldn't be fetched",
+    "NOPERM": _NOT_PERMITTED,
+    "NoPermissionError": _NOT_PERMITTED,
+    "TimeoutError": ": the server or a firewall is silent, or the server has no TLS",
 }
 
 
@@ -146,6 +155,16 @@ def warn_of_findings(fence: Fence, notices: Notices, now: float) -> None:
         )
 
 
+def warn_of_loss(notices: Notices) -> None:
+    """Say, when a proof is refused for it, what may have made the server lose entries."""
+    notices.warn(
+        "the replay store's server may have lost entries: it restarted, was flushed or replaced, or it was "
+        "started after this worker (or is new to it, with new_server='wait'): requests get 503 until their "
+        "proofs are newer; Retry-After has the seconds",
+        again_after=60,
+    )
+
+
 def heed_refusals(replies: Iterable[object], fence: Fence, notices: Notices) -> None:
     """Do without scripts from now on, if the `replies` to writes of anchors say that they aren't allowed."""
     if any(isinstance(reply, ServerError) and reply.code == FORBIDDEN for reply in replies):
@@ -155,7 +174,7 @@ def heed_refusals(replies: Iterable[object], fence: Fence, notices: Notices) -> 
 
 def warn_of_refused(name: str, notices: Notices) -> None:
     """Warn that the user may not send the command `name`."""
-    notices.warn(f"the user may not {name}: {WITHOUT[name]}")
+    notices.warn(f"the user may not {name}: {_WITHOUT[name]}")
 
 
 def cause(error: BaseException) -> str:
@@ -168,6 +187,11 @@ def cause(error: BaseException) -> str:
     if reason is None:
         return type(error).__name__
     return f"{type(error).__name__}: {type(reason).__name__}: {plain(str(reason))}"
+
+
+def advice(error: str) -> str:
+    """Say what to do about an `error` of `NodeHealth`; empty where its name says enough."""
+    return _ADVICE.get(error, "")
 
 
 def _reason(error: BaseException) -> OSError | None:

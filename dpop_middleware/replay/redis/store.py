@@ -18,7 +18,15 @@ from dpop_middleware.replay.redis.endpoints import (
     endpoint_of_client,
     endpoint_of_url,
 )
-from dpop_middleware.replay.redis.health import NodeHealth, StoreHealth, cause, examine, require_fit, try_out
+from dpop_middleware.replay.redis.health import (
+    NodeHealth,
+    StoreHealth,
+    advice,
+    cause,
+    examine,
+    require_fit,
+    try_out,
+)
 from dpop_middleware.replay.redis.options import Options, Settings, check_transport
 from dpop_middleware.replay.redis.resp import Buckets
 from dpop_middleware.replay.redis.topology import tag_of
@@ -160,7 +168,8 @@ class RedisReplayStore:
         for node in (await self.health()).nodes:
             if node.error is not None:
                 self._settings.notices.warn(
-                    f"{node.address}: the replay store can't be used ({node.error})", again_after=60
+                    f"{node.address}: the replay store can't be used ({node.error}){advice(node.error)}",
+                    again_after=60,
                 )
             for sentence in node.warnings:
                 self._settings.notices.warn(sentence)

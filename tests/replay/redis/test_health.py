@@ -12,6 +12,7 @@ from dpop_middleware.replay import RedisReplayStore
 from dpop_middleware.replay.redis.health import NodeHealth, cause, examine
 from dpop_middleware.replay.redis.resp import ServerError
 from dpop_middleware.replay.redis.vitals import ServerInfo, ServerUnfit
+from tests.support.load import eventually
 from tests.support.replay import ENDLESS, answer, entry
 from tests.support.scripted import ScriptedServer
 from tests.support.valkey import HOST, Server
@@ -98,6 +99,28 @@ async def test_an_unknown_eviction_policy_is_unfit_when_strict(server: Server) -
     store = RedisReplayStore.from_url(url, timeout=ENDLESS, strict=True)
     assert isinstance(await answer(store, entry()), Unavailable)
     await store.aclose()
+
+
+@pytest.mark.parametrize("credentials", ["", "api:wrong@"])
+async def test_the_warning_at_the_start_says_what_to_do_about_a_password(
+    server: Server, caplog: pytest.LogCaptureFixture, credentials: str
+) -> None:
+    server.run("CONFIG", "SET", "requirepass", "right")
+    store = RedisReplayStore.from_url(server.url.replace("//", f"//{credentials}"), timeout=ENDLESS)
+    await store.open()
+    await eventually(lambda: "the replay store can't be used" in caplog.text)
+    await store.aclose()
+    assert "(AuthenticationError): its user or password is missing or wrong" in caplog.text
+
+
+async def test_the_warning_at_the_start_says_where_a_missing_permission_is_named(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = RedisReplayStore.from_url(user(server, "~dpop:*", "+get", "+info", "+time"), timeout=ENDLESS)
+    await store.open()
+    await eventually(lambda: "the replay store can't be used" in caplog.text)
+    await store.aclose()
+    assert "(NOPERM): its user may not run a command that is needed: ACL LOG there names it" in caplog.text
 
 
 async def test_a_credential_provider_that_fails_is_unhealthy(server: Server) -> None:

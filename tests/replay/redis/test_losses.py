@@ -84,6 +84,20 @@ async def test_a_lagging_replica_that_takes_over_on_a_surviving_connection_is_no
         await store.aclose()
 
 
+async def test_a_loss_is_logged_once_with_what_may_have_caused_it(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = RedisReplayStore.from_url(server.url, timeout=ENDLESS)
+    assert await store.add(entry()) is True
+    server.run("FLUSHALL")
+    with caplog.at_level(logging.WARNING, "dpop_middleware.replay"):
+        assert await answers(store, [entry(age=20) for _ in range(3)]) == {503: 3}
+        assert isinstance(await answer(store, entry(age=20)), Unavailable)
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert "it restarted, was flushed or replaced, or it was started after this worker" in warning
+    await store.aclose()
+
+
 @pytest.mark.parametrize("policy", ["volatile-ttl", "allkeys-random"])
 async def test_evictions_are_losses_unless_they_are_accepted(
     server: Server, policy: str, caplog: pytest.LogCaptureFixture
