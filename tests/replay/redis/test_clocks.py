@@ -69,6 +69,14 @@ def test_small_steps_within_a_minute_add_up_to_what_a_clock_gains_that_is_being_
     assert [second for second, step in enumerate(steps, start=1) if step] == [8, 16, 24]
 
 
+def test_what_a_clock_gained_counts_for_a_minute() -> None:
+    looks = Looks()
+    look(looks, 0, 0.0, 1000.0)
+    assert not looks.steps("a", 1066.0, sent=60, received=60)
+    # By 6.75 seconds since the beginning, but by 0.75 since then.
+    assert not looks.steps("a", 1067.75, sent=61, received=61)
+
+
 def test_a_clock_that_is_being_corrected_for_hours_has_not_stepped() -> None:
     looks = Looks()
     look(looks, 0, 0.0, 1000.0)
