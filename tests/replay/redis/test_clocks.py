@@ -97,7 +97,8 @@ def test_another_server_has_another_clock_and_counts_anew() -> None:
 
 def test_the_server_is_asked_once_a_second_and_an_old_one_for_everything() -> None:
     looks = Looks()
-    assert looks.question(10, by_sections=True).count(b"$") == 4
+    by_sections = b"*4\r\n$4\r\nINFO\r\n$6\r\nserver\r\n$11\r\nreplication\r\n$5\r\nstats\r\n"
+    assert looks.question(10, by_sections=True) == by_sections
     looks.answered(10.1)
     assert looks.due > 11
     assert looks.due <= 11.2
@@ -146,6 +147,12 @@ def test_a_time_is_read_as_text_or_as_numbers() -> None:
 def test_what_is_no_time_puts_the_connection_in_doubt(reply: object) -> None:
     with pytest.raises(InvalidResponse, match="^the server sent an unexpected reply to TIME$"):
         time_shown(reply)
+
+
+def test_a_time_of_too_many_digits_is_given_as_the_cause() -> None:
+    with pytest.raises(InvalidResponse) as caught:
+        time_shown([b"9" * 5000, b"5"])
+    assert isinstance(caught.value.__cause__, ValueError)
 
 
 def test_how_far_a_clock_is_ahead_lies_between_what_the_question_and_its_answer_show() -> None:
