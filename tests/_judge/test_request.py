@@ -366,6 +366,7 @@ class Quoting(Exception):
         "no answer to POST /introspect?token={token}",
         "no answer to /introspect/{quoted}",
         "token {token:.40}... is odd",
+        "token {token:.16}... is odd",
         "segment {middle}",
     ],
 )
@@ -500,6 +501,13 @@ def test_what_needs_a_middleware_can_only_be_opened_with_one() -> None:
         verification.check_nonce_delivery()
     verification.has_middleware = True
     verification.check_nonce_delivery()
+
+
+def test_a_policy_that_is_added_later_is_one_of_the_gateways_too() -> None:
+    server = Api().server
+    gateway = server.verification.at_gateway()
+    later = server.with_policy(accept_bearer=True)
+    assert gateway.policies == server.verification.policies == (server.policy, later.policy)
 
 
 def test_nonces_that_nobody_asks_for_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:

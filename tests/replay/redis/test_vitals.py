@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from dpop_middleware.replay.redis.resp import TIME, ServerError
 from dpop_middleware.replay.redis.vitals import (
     ServerChanged,
     ServerInfo,
@@ -129,6 +130,20 @@ def _raw_info(server: Server) -> bytes:
 
 
 MASTER = ServerInfo(run_id="a", replication_id="a", role="master", uptime=100, time=NOW, evicted_keys=3)
+
+
+def test_workers_of_all_versions_know_data_by_the_same_identity() -> None:
+    assert identity_of(ServerInfo(run_id="a", replication_id="b")) == b"a4da319cf1b8.7a8365cf6b28"
+
+
+def test_a_server_that_refuses_its_time_is_asked_again_on_another_connection() -> None:
+    signs = VitalSigns(heeds_evictions=True)
+    signs.connected(MASTER, lived=0, asked=(NOW, NOW))
+    with pytest.raises(ServerError, match="NOPERM"):
+        signs.timed(ServerError("NOPERM this user has no permissions to run it"), sent=NOW, at=NOW)
+    assert signs.time() == b""
+    signs.connected(MASTER, lived=0, asked=(NOW, NOW))
+    assert signs.time() == TIME
 
 
 def looked(then: ServerInfo, *, after: float, heeds_evictions: bool = True) -> VitalSigns:

@@ -215,6 +215,22 @@ async def test_a_batch_that_finds_the_slot_of_the_retentions_moved_tells_the_clu
         await writer.aclose()
 
 
+async def test_an_attempt_that_fails_after_a_pause_has_the_cluster_look_again() -> None:
+    """Another node may have the slots by now."""
+    around: Any = Moving()
+
+    async def fail(timeout: float) -> Connection:
+        raise ConnectionRefusedError
+
+    made = Writer("gone", fail, Settings(timeout=ENDLESS), Sights(Buckets(b"dpop", spread=True)), around)
+    made.open()
+    async with asyncio.timeout(60):
+        while not around.told:
+            await asyncio.sleep(0.01)
+    assert made.state == "pausing"
+    await made.aclose()
+
+
 class Moved(Moving):
     """A cluster from one of whose servers another took a slot over."""
 
