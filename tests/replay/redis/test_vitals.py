@@ -11,6 +11,7 @@ from dpop_middleware.replay.redis.vitals import (
     VitalSigns,
     identity_of,
     parse_info,
+    watched,
 )
 from tests.support.valkey import Server
 
@@ -221,6 +222,17 @@ def test_other_data_or_another_role_mean_that_the_server_changed(
 )
 def test_a_server_is_watched_by_its_run_id_and_uptime(text: bytes, can_be_watched: bool) -> None:
     assert parse_info(text).can_be_watched is can_be_watched
+
+
+@pytest.mark.parametrize(
+    "info", [None, ServerInfo(role="master", run_id="a"), ServerInfo(role="master", uptime=3)]
+)
+def test_a_server_that_does_not_report_which_it_is_counts_as_a_master_that_tells_nothing(
+    info: ServerInfo | None,
+) -> None:
+    found = watched(info)
+    assert (found.role, found.can_be_watched, found.is_told) == ("master", True, False)
+    assert watched(MASTER) is MASTER
 
 
 def test_a_server_whose_clock_was_set_back_to_before_its_start_has_just_started() -> None:
