@@ -139,6 +139,7 @@ async def test_bearer_is_refused_unlooked_at_where_dpop_is_required() -> None:
     error = await refused(api, request("anything", scheme="Bearer"))
     assert isinstance(error, InvalidToken)
     assert (error.check, error.scheme) == (Check.BINDING, "Bearer")
+    assert error.description == "a DPoP-bound access token is required here"
     assert api.tokens.asked == []
 
 
@@ -421,6 +422,7 @@ async def test_a_verifiers_token_has_a_subject_or_a_client(subject: str | None, 
     api.tokens.known[api.token] = replace(anonymous, client_id="")
     error = await refused(api, request(api.token, api.proof(), scheme=scheme))
     assert (error.code, error.check) == ("invalid_token", Check.TOKEN_CLAIMS)
+    assert error.expected == ("subject", "client_id")
 
 
 async def test_refusals_by_verifier_and_store_are_passed_on() -> None:
