@@ -73,6 +73,11 @@ def test_values_that_a_server_does_not_report_stay_empty(text: bytes) -> None:
     assert parse_info(text) == ServerInfo(software="redis")
 
 
+def test_the_version_of_another_software_without_its_own_is_that_of_the_redis_it_is_like() -> None:
+    info = parse_info(b"server_name:other\r\nredis_version:7.2.4\r\n")
+    assert (info.software, info.version) == ("other", "7.2.4")
+
+
 @pytest.mark.parametrize(
     "name",
     ["cluster|reset", "config|resetstat", "debug", "flushall", "flushdb", "replicaof", "slaveof", "swapdb"],
