@@ -84,7 +84,8 @@ def test_the_version_of_another_software_without_its_own_is_that_of_the_redis_it
 )
 def test_a_command_after_which_entries_may_be_lost_is_reported(name: str) -> None:
     counted = f"cmdstat_{name}:calls=1,usec=2\r\n".encode()
-    assert parse_info(counted + b"cmdstat_set:calls=1,usec=2\r\n").rewriting_commands == {name}
+    info = parse_info(counted + b"cmdstat_set:calls=1,usec=2\r\n")
+    assert (info.rewriting_commands, info.was_flushed) == (frozenset({name}), name in {"flushall", "flushdb"})
 
 
 def test_a_promoted_replica_differs_from_an_original_master() -> None:
@@ -144,6 +145,7 @@ def test_workers_of_all_versions_know_data_by_the_same_identity() -> None:
 
 def test_a_server_that_refuses_its_time_is_asked_again_on_another_connection() -> None:
     signs = VitalSigns(heeds_evictions=True)
+    assert signs.time() == b""
     signs.connected(MASTER, lived=0, asked=(NOW, NOW))
     with pytest.raises(ServerError, match="NOPERM"):
         signs.timed(ServerError("NOPERM this user has no permissions to run it"), sent=NOW, at=NOW)
@@ -242,6 +244,19 @@ def test_a_server_that_does_not_report_which_it_is_counts_as_a_master_that_tells
 
 def test_a_server_whose_clock_was_set_back_to_before_its_start_has_just_started() -> None:
     assert parse_info(b"run_id:a\nuptime_in_seconds:-16") == parse_info(b"run_id:a\nuptime_in_seconds:0")
+
+
+@pytest.mark.parametrize(
+    ("info", "never_tells"),
+    [(None, True), (watched(None), True), (MASTER, False)],
+    ids=["none", "odd", "one"],
+)
+def test_a_server_that_never_reports_has_reported_whatever_it_will(
+    info: ServerInfo | None, never_tells: bool
+) -> None:
+    signs = VitalSigns(heeds_evictions=True)
+    signs.connected(info, lived=0, asked=(NOW, NOW))
+    assert signs.has_told_since(NOW + 1) is never_tells
 
 
 def test_only_a_master_has_data_to_move() -> None:
