@@ -10,12 +10,14 @@ from urllib.parse import quote
 import pytest
 
 from dpop_middleware import Nonce, ResourceRequest, ResourceServer
+from dpop_middleware._judge.requirements import Requirements
 from dpop_middleware.checks import Check
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.errors import (
     ConfigurationError,
     DPoPError,
     InsufficientScope,
+    InsufficientUserAuthentication,
     InvalidDPoPProof,
     InvalidRequest,
     InvalidToken,
@@ -491,6 +493,16 @@ async def test_a_verifier_that_promises_nothing_has_promised_nothing() -> None:
     await server.authenticate(request("access-token", proof))
     (entry,) = store.entries
     assert entry.expires_at > NOW + 60, "not only as long as the token, which ends in a second"
+
+
+async def test_a_login_grows_old_after_its_request_was_judged() -> None:
+    api, recent = Api(), Requirements(max_age=60)
+    api.tokens.issue(api.key.jkt, auth_time=NOW)
+    authentication = await api.server.verify(api.request())
+    api.server.authorize(authentication, recent)
+    api.clock.now += 70
+    with pytest.raises(InsufficientUserAuthentication):
+        api.server.authorize(authentication, recent)
 
 
 def test_what_needs_a_middleware_can_only_be_opened_with_one() -> None:
