@@ -61,7 +61,8 @@ class Memory:
     def obey(self, *commands: bytes) -> None:
         """`SET name value`, with `NX`, `IFEQ` or without, and the script."""
         for command in commands:
-            _, name, *words = command.split(b"\r\n")[2::2]
+            verb, name, *words = command.split(b"\r\n")[2::2]
+            assert verb == (b"EVAL" if name.startswith(b"if ") else b"SET")
             if name.startswith(b"if "):
                 found, value = words[2:4]
                 if self.keys.get(words[1]) == found:
