@@ -329,9 +329,10 @@ def test_no_field_of_the_request_tells_anything_of_it(option: str, name: str) ->
 
 
 @pytest.mark.parametrize("option", ["method_header", "uri_header", "secret_header"])
-def test_only_the_host_is_told_by_host(option: str) -> None:
+@pytest.mark.parametrize("host_header", ["Host", "X-Host"])
+def test_only_the_host_is_told_by_host(option: str, host_header: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{option} takes a field that has no other use, not 'host'"):
-        asks(**{option: "HOST"})
+        asks(**{"host_header": host_header, option: "HOST"})
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,9 @@
 
 import pytest
 
-from dpop_middleware._adapter.ticket import MAX_TICKET_SIZE, Seal, Ticket
+from dpop_middleware._adapter.ticket import MAX_TICKET_SIZE, Seal, Ticket, take_tickets
 from dpop_middleware._proof.proof import DPoPProof
+from dpop_middleware._request.request import MAX_FIELDS
 from dpop_middleware.jose import base64url
 from dpop_middleware.nonces import Nonce
 
@@ -72,3 +73,18 @@ def test_a_segment_that_is_too_long_is_not_decoded() -> None:
     text = seal().seal(large, unique=UNIQUE)
     assert len(text) > MAX_TICKET_SIZE
     assert seal().open(text) is None
+
+
+@pytest.mark.parametrize(("fields", "taken"), [(MAX_FIELDS, ()), (MAX_FIELDS + 1, ("sealed",))])
+def test_a_ticket_is_taken_from_the_url_of_a_request_with_too_many_fields(
+    fields: int, taken: tuple[str, ...]
+) -> None:
+    """It will be refused, and its URL may be logged."""
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "query_string": b"t=sealed",
+        "headers": [(b"x", b"y")] * fields,
+    }
+    assert take_tickets(scope, "t").tickets == taken
+    assert scope["query_string"] == (b"" if taken else b"t=sealed")

@@ -10,12 +10,14 @@ from urllib.parse import quote
 import pytest
 
 from dpop_middleware import Nonce, ResourceRequest, ResourceServer
+from dpop_middleware._judge.requirements import Requirements
 from dpop_middleware.checks import Check
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.errors import (
     ConfigurationError,
     DPoPError,
     InsufficientScope,
+    InsufficientUserAuthentication,
     InvalidDPoPProof,
     InvalidRequest,
     InvalidToken,
@@ -139,6 +141,7 @@ async def test_bearer_is_refused_unlooked_at_where_dpop_is_required() -> None:
     error = await refused(api, request("anything", scheme="Bearer"))
     assert isinstance(error, InvalidToken)
     assert (error.check, error.scheme) == (Check.BINDING, "Bearer")
+    assert error.description == "a DPoP-bound access token is required here"
     assert api.tokens.asked == []
 
 
@@ -366,6 +369,7 @@ class Quoting(Exception):
         "no answer to POST /introspect?token={token}",
         "no answer to /introspect/{quoted}",
         "token {token:.40}... is odd",
+        "token {token:.16}... is odd",
         "segment {middle}",
     ],
 )
@@ -420,6 +424,7 @@ async def test_a_verifiers_token_has_a_subject_or_a_client(subject: str | None, 
     api.tokens.known[api.token] = replace(anonymous, client_id="")
     error = await refused(api, request(api.token, api.proof(), scheme=scheme))
     assert (error.code, error.check) == ("invalid_token", Check.TOKEN_CLAIMS)
+    assert error.expected == ("subject", "client_id")
 
 
 async def test_refusals_by_verifier_and_store_are_passed_on() -> None:
@@ -490,6 +495,16 @@ async def test_a_verifier_that_promises_nothing_has_promised_nothing() -> None:
     assert entry.expires_at > NOW + 60, "not only as long as the token, which ends in a second"
 
 
+async def test_a_login_grows_old_after_its_request_was_judged() -> None:
+    api, recent = Api(), Requirements(max_age=60)
+    api.tokens.issue(api.key.jkt, auth_time=NOW)
+    authentication = await api.server.verify(api.request())
+    api.server.authorize(authentication, recent)
+    api.clock.now += 70
+    with pytest.raises(InsufficientUserAuthentication):
+        api.server.authorize(authentication, recent)
+
+
 def test_what_needs_a_middleware_can_only_be_opened_with_one() -> None:
     verification = Api(nonce="required").server.verification
     verification.check_nonce_delivery()
@@ -500,6 +515,13 @@ def test_what_needs_a_middleware_can_only_be_opened_with_one() -> None:
         verification.check_nonce_delivery()
     verification.has_middleware = True
     verification.check_nonce_delivery()
+
+
+def test_a_policy_that_is_added_later_is_one_of_the_gateways_too() -> None:
+    server = Api().server
+    gateway = server.verification.at_gateway()
+    later = server.with_policy(accept_bearer=True)
+    assert gateway.policies == server.verification.policies == (server.policy, later.policy)
 
 
 def test_nonces_that_nobody_asks_for_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:

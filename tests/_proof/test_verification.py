@@ -69,7 +69,7 @@ async def test_after_a_loss_a_nonce_from_later_brings_a_client_in(mode: str) -> 
         errors.append(caught.value)
     for second, early in enumerate(errors[:6]):
         assert isinstance(early, Unavailable)
-        assert (early.retry_after, early.nonce) == (max(1, 6 - second), None)
+        assert (early.description, early.retry_after, early.nonce) == (LOST, max(1, 6 - second), None)
     error = errors[6]
     assert isinstance(error, UseDPoPNonce)
     api.store.answer = None

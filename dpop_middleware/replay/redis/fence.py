@@ -220,8 +220,8 @@ class Fence:
         if (farthest := max(told, sights.since[bucket])) > now + FARTHEST:
             # No correct clock shows that. A wrong one, even this worker's, must not cause refusals for ever.
             self.too_far_ahead = farthest - now
-            sights.since[bucket] = min(sights.since[bucket], now + WORKER_CLOCK_MARGIN)
-            self._lose(bucket, now + WORKER_CLOCK_MARGIN, value)
+            sights.since[bucket] = now + WORKER_CLOCK_MARGIN
+            self._lose(bucket, sights.since[bucket], value)
             return
         if sight.anchor is not None and sight.anchor.mark != anchor.mark:
             if told <= sight.at + (now - at):

@@ -294,6 +294,8 @@ def test_a_bucket_that_is_elsewhere_is_forgotten_here() -> None:
     assert not here.own([2])
     assert here.own([2, 5])
     assert here.standing.unread == {5}
+    assert here.own([5])
+    assert here.standing.met == set()
 
 
 def test_a_loss_of_the_whole_server_is_a_loss_of_each_bucket() -> None:

@@ -11,7 +11,7 @@ from redis.exceptions import InvalidResponse
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.replay import RedisReplayStore
 from dpop_middleware.replay.redis.anchors import Anchor
-from dpop_middleware.replay.redis.batch import FEWEST_IN_HALF, Batch, take
+from dpop_middleware.replay.redis.batch import FEWEST_IN_HALF, Batch, NewEntries, take
 from dpop_middleware.replay.redis.fence import Fence
 from dpop_middleware.replay.redis.options import Settings
 from dpop_middleware.replay.redis.resp import ASKING, ServerError, command
@@ -528,6 +528,27 @@ async def test_a_user_who_may_no_longer_get_is_answered_in_the_same_batch(
     assert (new.answer.result(), read.answer.result()) == (True, True)
     assert "may not GET" in caplog.text
     assert "evicts" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("since", "seconds", "warning"),
+    [
+        (NOW + 5, 305, ""),
+        (NOW - 10, 290, "are 300 s ahead (clock_skew), this one 60: proofs are refused for 240 s longer"),
+    ],
+    ids=["its own loss", "by another server's skew"],
+)
+def test_after_a_loss_a_client_is_told_when_proofs_are_judged_again(
+    watched: Fence, since: float, seconds: int, warning: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings()
+    settings.living.ahead = {"n": 300.0}
+    item = entry()._replace(namespace="n", iat=NOW, not_before=NOW, ahead=60.0, by_iat=True)
+    refused = NewEntries(settings, watched, NOW).outcome(item, since)
+    assert isinstance(refused, Unavailable)
+    assert (refused.retry_after, refused.judges_from) == (seconds, since)
+    assert warning in caplog.text
+    assert len(caplog.messages) == bool(warning)
 
 
 async def test_an_anchor_that_is_to_be_written_is_read_afterwards(watched: Fence) -> None:

@@ -69,6 +69,14 @@ def test_small_steps_within_a_minute_add_up_to_what_a_clock_gains_that_is_being_
     assert [second for second, step in enumerate(steps, start=1) if step] == [8, 16, 24]
 
 
+def test_what_a_clock_gained_counts_for_a_minute() -> None:
+    looks = Looks()
+    look(looks, 0, 0.0, 1000.0)
+    assert not looks.steps("a", 1066.0, sent=60, received=60)
+    # By 6.75 seconds since the beginning, but by 0.75 since then.
+    assert not looks.steps("a", 1067.75, sent=61, received=61)
+
+
 def test_a_clock_that_is_being_corrected_for_hours_has_not_stepped() -> None:
     looks = Looks()
     look(looks, 0, 0.0, 1000.0)
@@ -89,23 +97,26 @@ def test_another_server_has_another_clock_and_counts_anew() -> None:
 
 def test_the_server_is_asked_once_a_second_and_an_old_one_for_everything() -> None:
     looks = Looks()
-    assert looks.question(10, by_sections=True).count(b"$") == 4
+    by_sections = b"*4\r\n$4\r\nINFO\r\n$6\r\nserver\r\n$11\r\nreplication\r\n$5\r\nstats\r\n"
+    assert looks.question(10, by_sections=True) == by_sections
     looks.answered(10.1)
     assert looks.due > 11
     assert looks.due <= 11.2
+    looks.hurry()
+    assert looks.due < 10
     assert looks.question(11.2, by_sections=False) == b"*1\r\n$4\r\nINFO\r\n"
 
 
 @pytest.mark.parametrize("later", [0.2, 59.8])
 def test_a_step_back_that_is_undone_is_a_step_forward(later: float) -> None:
     looks = Looks()
-    look(looks, 0, 0.1, 1000.0)
-    assert not looks.steps("a", 900.2, sent=0.2, received=0.3)
+    look(looks, 100, 100.1, 1000.0)
+    assert not looks.steps("a", 900.2, sent=100.2, received=100.3)
     # Entries of that moment expire when the clock is right again.
-    assert looks.steps("a", 1000.2 + later, sent=0.2 + later, received=0.3 + later)
+    assert looks.steps("a", 1000.2 + later, sent=100.2 + later, received=100.3 + later)
 
 
-@pytest.mark.parametrize(("evicted", "evicts"), [(4, True), (5, False), (0, False), (6, True)])
+@pytest.mark.parametrize(("evicted", "evicts"), [(4, True), (5, False), (0, False), (1, True), (6, True)])
 def test_a_server_that_counts_evictions_anew_has_evicted_as_many(evicted: int, evicts: bool) -> None:
     looks = Looks()
     look(looks, 0, 0.1, 1000.0, evicted=5)
@@ -134,8 +145,14 @@ def test_a_time_is_read_as_text_or_as_numbers() -> None:
     ],
 )
 def test_what_is_no_time_puts_the_connection_in_doubt(reply: object) -> None:
-    with pytest.raises(InvalidResponse, match="TIME"):
+    with pytest.raises(InvalidResponse, match="^the server sent an unexpected reply to TIME$"):
         time_shown(reply)
+
+
+def test_a_time_of_too_many_digits_is_given_as_the_cause() -> None:
+    with pytest.raises(InvalidResponse) as caught:
+        time_shown([b"9" * 5000, b"5"])
+    assert isinstance(caught.value.__cause__, ValueError)
 
 
 def test_how_far_a_clock_is_ahead_lies_between_what_the_question_and_its_answer_show() -> None:

@@ -61,7 +61,8 @@ class Memory:
     def obey(self, *commands: bytes) -> None:
         """`SET name value`, with `NX`, `IFEQ` or without, and the script."""
         for command in commands:
-            _, name, *words = command.split(b"\r\n")[2::2]
+            verb, name, *words = command.split(b"\r\n")[2::2]
+            assert verb == (b"EVAL" if name.startswith(b"if ") else b"SET")
             if name.startswith(b"if "):
                 found, value = words[2:4]
                 if self.keys.get(words[1]) == found:
@@ -503,6 +504,42 @@ def test_a_server_that_can_not_be_watched_is_not_watched(info: ServerInfo | None
     assert fence.change == -math.inf
 
 
+AHEAD = 100.0
+
+
+@pytest.mark.parametrize("noticed", ["before a batch", "in its replies", "between two batches"])
+def test_a_loss_that_leaves_the_anchors_is_dated_when_it_is_noticed(noticed: str) -> None:
+    memory = Memory()
+    fence = memory.worker()
+    for step in (0, 1):
+        memory.batch(fence, NOW + step)
+    if noticed == "before a batch":
+        memory.connect(fence, like(OLD_SERVER, evicted_keys=1), at=NOW + 9)
+        assert (fence.sights.changed_at, fence.has_to_tell) == (NOW + 9, True)
+        memory.obey(*fence.opening(NOW + 10, [0]))
+    elif noticed == "in its replies":
+        fence.vitals.looked(like(OLD_SERVER, evicted_keys=1), NOW + 9)
+        fence.heed(at=NOW + 9, now=NOW + 10)
+        assert (fence.sights.changed_at, fence.has_to_tell) == (NOW + 9, True)
+    else:
+        fence.vitals.looked(like(OLD_SERVER, evicted_keys=1), NOW + 9)
+        fence.sights.offset = AHEAD
+        memory.obey(*fence.survey(NOW + 10 - AHEAD)[0])
+    assert fence.change == NOW + 10 + MARGIN
+    assert not fence.vitals.has_lost
+    memory.batch(fence, NOW + 11)
+    assert fence.change == memory.since == NOW + 10 + MARGIN
+
+
+def test_what_is_no_longer_foreign_says_nothing_of_other_buckets() -> None:
+    fence = Fence(Sights(Buckets(b"dpop", spread=True)), "wait")
+    fence.connected(OLD_SERVER, {}, lived=0, asked=(NOW, NOW))
+    moved = Anchor.new(b"i", NOW - 100, server_time=None).value
+    fence.standing.foreign = {2: moved}
+    fence.settle({1: moved, 2: moved}, frozenset({b"i"}), NOW)
+    assert fence.standing.agreed == {2: moved}
+
+
 def test_a_watched_server_may_turn_out_unwatchable() -> None:
     fence = Memory().worker(OLD_SERVER)
     assert fence.active
@@ -667,7 +704,7 @@ def test_an_id_that_another_worker_learned_later_is_asked_for_before_it_is_judge
         memory.batch(fence, NOW + 1)
     known = late.change
     memory.batch(memory.connect(early, told, at=NOW + 60), NOW + 60)
-    with pytest.raises(ServerChanged):
+    with pytest.raises(ServerChanged, match="^another worker knows the server's data by another id$"):
         memory.batch(late, NOW + 60.5)
     memory.batch(memory.connect(late, confirmed, at=NOW + 60.6), NOW + 60.6)
     assert late.change == (known if since is None else since)

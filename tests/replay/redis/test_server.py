@@ -293,6 +293,16 @@ async def test_of_two_openings_that_succeed_one_is_kept(monkeypatch: pytest.Monk
     await server.aclose()
 
 
+@pytest.mark.parametrize(("on_evictions", "loses"), [("refuse", True), ("accept", False)])
+async def test_evictions_are_a_loss_unless_they_are_accepted(on_evictions: Any, loses: bool) -> None:
+    connect, settings = standalone(f"redis://{HOST}:1").connect, Settings(on_evictions=on_evictions)
+    vitals = WatchedServer("here", connect, settings, Sights(BUCKETS), None).fence.vitals
+    for evicted in (0, 1):
+        info = ServerInfo(run_id="a", uptime=100, evicted_keys=evicted)
+        vitals.connected(info, lived=0, asked=(evicted, evicted))
+    assert vitals.has_lost is loses
+
+
 async def test_an_opening_ends_in_its_time_whatever_the_server_does(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, begun = LoopClock(monkeypatch), list[float]()
 

@@ -4,12 +4,14 @@ from typing import Any
 
 import pytest
 
+from dpop_middleware.replay.redis.resp import TIME, ServerError
 from dpop_middleware.replay.redis.vitals import (
     ServerChanged,
     ServerInfo,
     VitalSigns,
     identity_of,
     parse_info,
+    watched,
 )
 from tests.support.valkey import Server
 
@@ -71,13 +73,19 @@ def test_values_that_a_server_does_not_report_stay_empty(text: bytes) -> None:
     assert parse_info(text) == ServerInfo(software="redis")
 
 
+def test_the_version_of_another_software_without_its_own_is_that_of_the_redis_it_is_like() -> None:
+    info = parse_info(b"server_name:other\r\nredis_version:7.2.4\r\n")
+    assert (info.software, info.version) == ("other", "7.2.4")
+
+
 @pytest.mark.parametrize(
     "name",
     ["cluster|reset", "config|resetstat", "debug", "flushall", "flushdb", "replicaof", "slaveof", "swapdb"],
 )
 def test_a_command_after_which_entries_may_be_lost_is_reported(name: str) -> None:
     counted = f"cmdstat_{name}:calls=1,usec=2\r\n".encode()
-    assert parse_info(counted + b"cmdstat_set:calls=1,usec=2\r\n").rewriting_commands == {name}
+    info = parse_info(counted + b"cmdstat_set:calls=1,usec=2\r\n")
+    assert (info.rewriting_commands, info.was_flushed) == (frozenset({name}), name in {"flushall", "flushdb"})
 
 
 def test_a_promoted_replica_differs_from_an_original_master() -> None:
@@ -129,6 +137,21 @@ def _raw_info(server: Server) -> bytes:
 
 
 MASTER = ServerInfo(run_id="a", replication_id="a", role="master", uptime=100, time=NOW, evicted_keys=3)
+
+
+def test_workers_of_all_versions_know_data_by_the_same_identity() -> None:
+    assert identity_of(ServerInfo(run_id="a", replication_id="b")) == b"a4da319cf1b8.7a8365cf6b28"
+
+
+def test_a_server_that_refuses_its_time_is_asked_again_on_another_connection() -> None:
+    signs = VitalSigns(heeds_evictions=True)
+    assert signs.time() == b""
+    signs.connected(MASTER, lived=0, asked=(NOW, NOW))
+    with pytest.raises(ServerError, match="NOPERM"):
+        signs.timed(ServerError("NOPERM this user has no permissions to run it"), sent=NOW, at=NOW)
+    assert signs.time() == b""
+    signs.connected(MASTER, lived=0, asked=(NOW, NOW))
+    assert signs.time() == TIME
 
 
 def looked(then: ServerInfo, *, after: float, heeds_evictions: bool = True) -> VitalSigns:
@@ -208,8 +231,32 @@ def test_a_server_is_watched_by_its_run_id_and_uptime(text: bytes, can_be_watche
     assert parse_info(text).can_be_watched is can_be_watched
 
 
+@pytest.mark.parametrize(
+    "info", [None, ServerInfo(role="master", run_id="a"), ServerInfo(role="master", uptime=3)]
+)
+def test_a_server_that_does_not_report_which_it_is_counts_as_a_master_that_tells_nothing(
+    info: ServerInfo | None,
+) -> None:
+    found = watched(info)
+    assert (found.role, found.can_be_watched, found.is_told) == ("master", True, False)
+    assert watched(MASTER) is MASTER
+
+
 def test_a_server_whose_clock_was_set_back_to_before_its_start_has_just_started() -> None:
     assert parse_info(b"run_id:a\nuptime_in_seconds:-16") == parse_info(b"run_id:a\nuptime_in_seconds:0")
+
+
+@pytest.mark.parametrize(
+    ("info", "never_tells"),
+    [(None, True), (watched(None), True), (MASTER, False)],
+    ids=["none", "odd", "one"],
+)
+def test_a_server_that_never_reports_has_reported_whatever_it_will(
+    info: ServerInfo | None, never_tells: bool
+) -> None:
+    signs = VitalSigns(heeds_evictions=True)
+    signs.connected(info, lived=0, asked=(NOW, NOW))
+    assert signs.has_told_since(NOW + 1) is never_tells
 
 
 def test_only_a_master_has_data_to_move() -> None:

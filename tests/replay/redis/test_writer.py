@@ -14,7 +14,7 @@ from dpop_middleware.replay.redis.connection import Connection
 from dpop_middleware.replay.redis.options import Settings
 from dpop_middleware.replay.redis.resp import Buckets, ServerError
 from dpop_middleware.replay.redis.writer import Writer
-from dpop_middleware.replay.redis.writes import PendingWrite
+from dpop_middleware.replay.redis.writes import CROWDED, PendingWrite
 from tests.support.proxy import Proxy
 from tests.support.replay import ENDLESS, cluster_nodes, entry, standalone
 from tests.support.scripted import ScriptedServer, bulk
@@ -53,6 +53,19 @@ async def test_a_closed_writer_or_cluster_refuses_writes(make: Callable[[], Writ
         write = pending()
         submit(write)
         assert isinstance(await write.answer, Unavailable)
+
+
+async def test_more_requests_than_may_wait_are_refused_at_once() -> None:
+    settings = Settings(timeout=ENDLESS, max_waiting=2)
+    crowded = Writer("gone", standalone(f"redis://{HOST}:1").connect, settings, Sights(BUCKETS), None)
+    writes = [pending() for _ in range(3)]
+    for write in writes:
+        crowded.submit(write)
+    assert [write.answer.done() for write in writes] == [False, False, True]
+    refused = await writes[-1].answer
+    assert isinstance(refused, Unavailable)
+    assert refused.description == CROWDED
+    await crowded.aclose()
 
 
 async def test_a_closed_cluster_follows_no_redirection() -> None:
@@ -169,6 +182,26 @@ async def test_a_request_that_is_alone_does_not_wait_for_the_task() -> None:
         assert isinstance(await last.answer, Unavailable)
 
 
+async def test_a_request_with_less_time_than_its_batch_is_refused_while_the_batch_goes_on() -> None:
+    async with ScriptedServer() as server:
+        writer = writer_to(server)
+        first, short, late = pending(), pending(), pending()
+        writer.submit(first)
+        assert await first.answer is True
+        server.hold(b"SET")
+        short.deadline = asyncio.get_running_loop().time() + 0.1
+        writer.submit(short)
+        assert short.tries == 1
+        async with asyncio.timeout(60):
+            assert isinstance(await short.answer, Unavailable)
+        assert not writer.is_quiet
+        server.release()
+        writer.submit(late)
+        assert await late.answer is True
+        assert server.opened == 1
+        await writer.aclose()
+
+
 async def test_requests_that_come_together_are_sent_together() -> None:
     together: list[int] = []
     settings = Settings(timeout=ENDLESS, on_exchange=lambda exchange: together.append(exchange.entries))
@@ -235,6 +268,41 @@ async def test_a_batch_that_finds_the_slot_of_the_retentions_moved_tells_the_clu
         writer.submit(first)
         assert await first.answer is True
         assert around.told == ["MOVED 2 h:1"]
+        await writer.aclose()
+
+
+async def test_an_attempt_that_fails_after_a_pause_has_the_cluster_look_again() -> None:
+    """Another node may have the slots by now."""
+    around: Any = Moving()
+
+    async def fail(timeout: float) -> Connection:
+        raise ConnectionRefusedError
+
+    made = Writer("gone", fail, Settings(timeout=ENDLESS), Sights(Buckets(b"dpop", spread=True)), around)
+    made.open()
+    async with asyncio.timeout(60):
+        while not around.told:
+            await asyncio.sleep(0.01)
+    assert made.state == "pausing"
+    await made.aclose()
+
+
+async def test_the_anchor_of_a_slot_that_a_server_gets_is_read_without_a_request() -> None:
+    around, spread = cast(Any, Moving()), Buckets(b"dpop", spread=True)
+    async with ScriptedServer() as server:
+        connect = standalone(server.url).connect
+        writer = Writer("heir", connect, Settings(timeout=ENDLESS), Sights(spread), around)
+        first = pending(buckets=spread)
+        writer.submit(first)
+        assert await first.answer is True
+        other = 7 if first.bucket != 7 else 8
+        async with asyncio.timeout(60):
+            while writer.fence.has_to_write:
+                await asyncio.sleep(0.01)
+            assert not server.asked(b"GET", spread.anchors[other])
+            writer.own([other])
+            while not server.asked(b"GET", spread.anchors[other]):
+                await asyncio.sleep(0.01)
         await writer.aclose()
 
 
