@@ -120,16 +120,16 @@ async def test_evictions_are_losses_unless_they_are_accepted(
     with caplog.at_level(logging.WARNING, "dpop_middleware.replay"):
         assert (await answers(store, again(used)))[True] == 0
     assert "on_evictions='accept'" in caplog.text
-    error = await answer(store, entry())
+    error = await answer(store, entry(age=20))
     assert isinstance(error, Unavailable)
     # No newer nonce would help.
     assert (error.description, error.newer_proof) == (EVICTED, False)
     assert isinstance(await answer(careless, entry(age=-WORKER_CLOCK_MARGIN)), bool)
     server.run("CONFIG", "SET", "maxmemory", 0)
     await asyncio.sleep(LOOK)
-    assert isinstance(await answer(store, entry()), Unavailable)
+    assert isinstance(await answer(store, entry(age=20)), Unavailable)
     await asyncio.sleep(LOOK)
-    error = await answer(store, entry())
+    error = await answer(store, entry(age=20))
     assert isinstance(error, Unavailable)
     assert (error.description, error.newer_proof) == (FENCED, True)
     await store.aclose()

@@ -572,7 +572,7 @@ async def test_writes_of_concurrent_requests_are_sent_together() -> None:
     async with ScriptedServer() as server:
         exchanges: list[int] = []
         store = RedisReplayStore.from_url(
-            server.url, timeout=10.0, on_exchange=lambda exchange: exchanges.append(exchange.entries)
+            server.url, timeout=ENDLESS, on_exchange=lambda exchange: exchanges.append(exchange.entries)
         )
         assert await answers(store, [entry(), entry()]) == {True: 2}
         assert await answers(store, [entry() for _ in range(1500)]) == {True: 1500}
