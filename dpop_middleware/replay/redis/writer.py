@@ -28,6 +28,7 @@ from functools import partial
 from typing import Literal
 
 from dpop_middleware.replay.breaker import CircuitBreaker
+from dpop_middleware.replay.redis.alarm import Alarm
 from dpop_middleware.replay.redis.anchors import Sights
 from dpop_middleware.replay.redis.batch import Again, Batch, take
 from dpop_middleware.replay.redis.connection import Connect, Connection
@@ -56,6 +57,7 @@ class Writer:
         self._settings, self._around, self._moments = settings, around, settings.moments
         self._loop = asyncio.get_running_loop()
         self._queue, self._flying = deque[PendingWrite](), list[PendingWrite]()
+        self._alarm = Alarm(self._queue, self._refuse)
         self.server = Server(name, connect, settings, sights, around)
         self.connect, self.fence = self.server.open, self.server.fence
         self._inquiry = Inquiry(self.fence, around, self.survey, settings.moments)
@@ -64,8 +66,7 @@ class Writer:
         self._last_error: Exception | None = None
         self._has_to_survey = self._watches = self._reopening = self.closed = False
         self._idle: Connection | None = None  # where a write is sent at once, without the task
-        # Not in the context of the first request.
-        context = contextvars.Context()
+        context = contextvars.Context()  # not that of the first request
         self._task = self._loop.create_task(self._run(), name=f"dpop replay store {name}", context=context)
 
     @property
@@ -107,8 +108,7 @@ class Writer:
             write.resolve(unavailable(CROWDED))
         else:
             self._queue.append(write)
-            if self._reopening:
-                self._loop.call_at(write.deadline, self._refuse, (write,), context=contextvars.Context())
+            self._alarm.set()
             if self._batch is None:
                 self._woken.set()
 
@@ -241,8 +241,7 @@ class Writer:
                 batch.receive(replies, now=at + writes[-1].offset, at=at)
             except Exception as error:  # noqa: BLE001 - no error makes the answers known
                 batch.outcome = error
-        if batch.held:
-            self._inquiry.hold(batch.held)
+        self._inquiry.hold(batch.held)
         if self._settings.on_exchange is not None:
             batch.report(at)
         if batch.outcome:
@@ -290,10 +289,11 @@ class Writer:
             self._again(write, error)
 
     def _again(self, write: PendingWrite, error: Exception) -> None:
-        """Try `write` again if it has a try left; otherwise its outcome can't be known."""
+        """Try `write` again, perhaps behind later ones; without a try left its outcome can't be known."""
         if write.tries >= MOST_TRIES or isinstance(error, ServerUnfit):
             self._refuse((write,), error)
         else:
+            self._loop.call_at(write.deadline, self._refuse, (write,), context=contextvars.Context())
             (self._around or self).resubmit(write)
 
     def _refuse(self, writes: Iterable[PendingWrite], error: Exception | None = None) -> None:

@@ -13,6 +13,7 @@ from dpop_middleware.replay.redis.anchors import Sights
 from dpop_middleware.replay.redis.connection import Connection
 from dpop_middleware.replay.redis.options import Settings
 from dpop_middleware.replay.redis.resp import Buckets
+from dpop_middleware.replay.redis.topology import Surroundings
 from dpop_middleware.replay.redis.writer import State, Writer
 from dpop_middleware.replay.redis.writes import PendingWrite
 from tests.support.loop_clock import LoopClock
@@ -33,7 +34,31 @@ class Stage:
         self.until = self.clock.until
         self.server = server
         self.attempts: list[asyncio.Future[bool]] = []
-        self.writer = Writer("here", self._connect, Settings(timeout=PATIENCE), Sights(BUCKETS), None)
+        self.writer = self._new_writer(None)
+
+    def _new_writer(self, around: Surroundings | None) -> Writer:
+        return Writer("here", self._connect, Settings(timeout=PATIENCE), Sights(BUCKETS), around)
+
+    async def join_cluster(self) -> None:
+        """Take a writer in a cluster whose slots all stay where they are."""
+
+        async def present(identities: frozenset[bytes], **_: object) -> frozenset[bytes]:
+            return identities
+
+        def again(write: PendingWrite) -> None:
+            self.writer.submit(write)
+
+        around = Surroundings(
+            resubmit=again,
+            redirect=lambda write, error: None,
+            look_again=lambda error: None,
+            tag=lambda: b"{0}",
+            buckets=lambda: [0],
+            look_around=lambda: None,
+            present=present,
+        )
+        await self.writer.aclose()
+        self.writer = self._new_writer(around)
 
     async def _connect(self, timeout: float) -> Connection:
         attempt: asyncio.Future[bool] = self.loop.create_future()
@@ -220,3 +245,61 @@ async def test_a_survey_that_finds_other_data_leads_to_no_pause(stage: Stage) ->
     write = stage.ask()
     await stage.attempt(succeeds=True)
     assert await write.answer is True
+
+
+async def test_writes_behind_a_batch_that_was_sent_late_are_refused_at_their_own_deadlines(
+    stage: Stage,
+) -> None:
+    """The batch may have more time than they: half of what one request has, from when it is sent."""
+    for event in REACHED["judging"]:
+        await stage.happens(event)
+    stage.writer.server.is_near = True
+    stage.server.hold(b"SET")
+    together = [stage.ask() for _ in range(40)]
+    await stage.until(lambda: together[0].tries == 1)
+    stage.clock.now += PATIENCE * 0.5
+    await stage.until(lambda: bool(stage.attempts))
+    stage.clock.now += PATIENCE * 0.4
+    await stage.attempt(succeeds=True)
+    await stage.until(lambda: together[0].tries == 2)
+    later = stage.ask()
+    stage.clock.now += PATIENCE * 0.1
+    await stage.until(lambda: all(write.answer.done() for write in together))
+    assert not stage.writer.is_quiet
+    assert not later.answer.done()
+
+
+async def test_a_write_that_came_while_the_connection_opened_is_refused_at_its_own_deadline(
+    stage: Stage,
+) -> None:
+    await stage.happens("a request comes")
+    await stage.until(lambda: bool(stage.attempts))
+    write = stage.ask()
+    stage.clock.now += PATIENCE * 0.9
+    stage.server.hold(b"SET")
+    await stage.attempt(succeeds=True)
+    await stage.until(lambda: stage.writer.state == "judging" and bool(stage.server.commands))
+    await stage.until(lambda: any(words[0] == b"SET" for words in stage.server.commands))
+    stage.clock.now += PATIENCE * 0.1
+    await stage.until(write.answer.done)
+    assert isinstance(write.answer.result(), Unavailable)
+    assert not stage.writer.is_quiet
+
+
+async def test_a_write_that_is_tried_again_behind_later_ones_is_refused_at_its_own_deadline(
+    stage: Stage,
+) -> None:
+    """So it is in a cluster, where the slot may have another owner by then."""
+    await stage.join_cluster()
+    for event in REACHED["judging"]:
+        await stage.happens(event)
+    stage.server.hold(b"SET")
+    first = stage.ask()
+    await stage.until(lambda: first.tries == 1)
+    stage.clock.now += PATIENCE * 0.4
+    second = stage.ask()
+    stage.clock.now += PATIENCE * 0.1
+    await stage.until(lambda: bool(stage.attempts))
+    stage.clock.now += PATIENCE * 0.5
+    await stage.until(first.answer.done)
+    assert not second.answer.done()
