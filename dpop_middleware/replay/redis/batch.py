@@ -5,9 +5,7 @@ answered before the connection broke is tried again like the others, and recogni
 """
 
 import math
-from collections import deque
 from collections.abc import Sequence
-from typing import Final
 
 from dpop_middleware.replay.redis import health
 from dpop_middleware.replay.redis.fence import Fence
@@ -28,18 +26,15 @@ from dpop_middleware.replay.redis.writes import (
     Outcome,
     PendingWrite,
     commands,
-    refuse,
     unavailable,
 )
 from dpop_middleware.replay.store import ReplayEntry, StoreExchange
 
-__all__ = ["Again", "Batch", "NewEntries", "own_retentions", "take"]
+__all__ = ["Again", "Batch", "NewEntries", "own_retentions"]
 
 # Servers check ten times a second for an expired WAIT; its reply must come before the batch's own deadline.
 WAIT_GRANULARITY = 0.105
 SHORTEST_WAIT = 0.001
-MOST_IN_BATCH: Final = 512
-FEWEST_IN_HALF: Final = 16
 
 Again = list[tuple[PendingWrite, ServerError]]
 
@@ -49,26 +44,6 @@ def own_retentions(writes: Sequence[PendingWrite]) -> set[Own]:
     return {
         (write.entry.namespace, write.kept, write.entry.ahead) for write in writes if write.entry.retention
     }
-
-
-def take(
-    queue: deque[PendingWrite], now: float, error: Exception | None, *, by_halves: bool, answered: int = 0
-) -> list[PendingWrite]:
-    """Take a batch off `queue`; refuse expired writes because of `error`, drop those that nobody waits for.
-
-    `by_halves` takes half of many: the server stores them while this process judges the next requests of
-    those that it has just `answered`.
-    """
-    half = (answered + len(queue) + 1) // 2
-    most = min(MOST_IN_BATCH, max(FEWEST_IN_HALF, half)) if by_halves else MOST_IN_BATCH
-    writes: list[PendingWrite] = []
-    while queue and len(writes) < most:
-        write = queue.popleft()
-        if write.deadline <= now:
-            refuse((write,), error)
-        elif not write.answer.done():
-            writes.append(write)
-    return writes
 
 
 class Batch:

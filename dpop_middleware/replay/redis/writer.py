@@ -22,17 +22,16 @@ A row ends with an answered batch, or with a connection that opens after a pause
 import asyncio
 import contextvars
 import math
-from collections import deque
 from collections.abc import Iterable
 from functools import partial
 from typing import Literal
 
 from dpop_middleware.replay.breaker import CircuitBreaker
-from dpop_middleware.replay.redis.alarm import Alarm
 from dpop_middleware.replay.redis.anchors import Sights
-from dpop_middleware.replay.redis.batch import Again, Batch, take
+from dpop_middleware.replay.redis.batch import Again, Batch
 from dpop_middleware.replay.redis.connection import Connect, Connection
 from dpop_middleware.replay.redis.options import Settings
+from dpop_middleware.replay.redis.queue import Queue
 from dpop_middleware.replay.redis.server import Server
 from dpop_middleware.replay.redis.topology import Inquiry, Surroundings
 from dpop_middleware.replay.redis.usual import UsualBatch
@@ -42,6 +41,8 @@ from dpop_middleware.replay.redis.writes import CROWDED, REDIRECTIONS, PendingWr
 __all__ = ["State", "Writer"]
 
 MOST_TRIES, TURNS = 2, 2
+# Of a request's time, for a batch: behind one that takes longer, none waits to be sent.
+QUICK = 1 / 5
 State = Literal["opening", "judging", "pausing", "closed"]
 
 
@@ -56,8 +57,7 @@ class Writer:
     ) -> None:
         self._settings, self._around, self._moments = settings, around, settings.moments
         self._loop = asyncio.get_running_loop()
-        self._queue, self._flying = deque[PendingWrite](), list[PendingWrite]()
-        self._alarm = Alarm(self._queue, self._refuse)
+        self._queue, self._flying = Queue(self._refuse), list[PendingWrite]()
         self.server = Server(name, connect, settings, sights, around)
         self.connect, self.fence = self.server.open, self.server.fence
         self._inquiry = Inquiry(self.fence, around, self.survey, settings.moments)
@@ -108,7 +108,6 @@ class Writer:
             write.resolve(unavailable(CROWDED))
         else:
             self._queue.append(write)
-            self._alarm.set()
             if self._batch is None:
                 self._woken.set()
 
@@ -117,7 +116,7 @@ class Writer:
         if self.closed:
             self._refuse((write,))
         else:
-            self._queue.appendleft(write)
+            self._queue.put_back(write)
             self._woken.set()
 
     async def aclose(self) -> None:
@@ -144,8 +143,8 @@ class Writer:
 
     async def _end(self) -> None:
         self.closed = True
-        self._refuse([*self._flying, *self._queue])
-        self._queue.clear()
+        self._refuse(self._flying)
+        self._queue.refuse_all()
         await self._inquiry.aclose()
         await self.server.aclose()
 
@@ -165,7 +164,7 @@ class Writer:
         return self.fence.vitals.looks.patience(at, self.fence.sights.offset)
 
     async def _turn(self) -> None:
-        self._flying = take(self._queue, self._loop.time(), self._last_error, by_halves=self.server.is_near)
+        self._flying = self._queue.take()
         if not self._flying:
             await (self._survey() if self._has_to_survey else self._sleep())
         else:
@@ -179,8 +178,7 @@ class Writer:
 
     async def _reopen(self) -> None:
         """Try to connect once, after a pause, even if no request waits."""
-        self._refuse(self._queue)
-        self._queue.clear()
+        self._queue.refuse_all()
         await asyncio.sleep(self._breaker.pause_left(self._loop.time()))
         self._reopening = True
         try:
@@ -233,7 +231,7 @@ class Writer:
 
     def _receive(self, connection: Connection, batch: Batch, replies: list[object] | Exception) -> None:
         """Answer the waiting requests; the task is woken only where there is more to do."""
-        writes, at = self._flying, self._moments.at(now := self._loop.time())
+        writes, at = self._flying, self._moments.at(self._loop.time())
         if isinstance(replies, Exception):
             batch.outcome = replies
         else:
@@ -248,9 +246,10 @@ class Writer:
             self._woken.set()
             return
         self._succeeded()
+        was_quick = at - self.fence.vitals.sent_at < self._settings.timeout * QUICK
+        self._queue.by_halves = was_quick and self.server.is_near
         is_due = self._has_to_survey or (not self._watches and self._patience(at) is not None)
-        goes_on = self.server.is_near and not is_due
-        if goes_on and (following := take(self._queue, now, None, answered=len(writes), by_halves=True)):
+        if self._queue.by_halves and not is_due and (following := self._queue.take(answered=len(writes))):
             self._send(connection, following)
         elif self._queue or is_due:
             self._woken.set()

@@ -15,6 +15,7 @@ from dpop_middleware.replay.redis.options import Settings
 from dpop_middleware.replay.redis.resp import Buckets, ServerError
 from dpop_middleware.replay.redis.writer import Writer
 from dpop_middleware.replay.redis.writes import CROWDED, PendingWrite
+from tests.support.loop_clock import LoopClock
 from tests.support.proxy import Proxy
 from tests.support.replay import ENDLESS, cluster_nodes, entry, standalone
 from tests.support.scripted import ScriptedServer, bulk
@@ -218,27 +219,42 @@ async def test_requests_that_come_together_are_sent_together() -> None:
         await writer.aclose()
 
 
-@pytest.mark.parametrize(("is_near", "batches"), [(True, [20, 20]), (False, [40])])
+@pytest.mark.parametrize(
+    ("is_near", "seconds", "batches"),
+    [(True, 0.9, [20, 20]), (True, 1.1, [40]), (False, 0.0, [40])],
+    ids=["near", "near, and slow now", "far"],
+)
 async def test_a_near_server_gets_the_next_batch_before_answered_requests_go_on(
-    is_near: bool, batches: list[int]
+    is_near: bool, seconds: float, batches: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     together: list[int] = []
-    settings = Settings(timeout=ENDLESS, on_exchange=lambda exchange: together.append(exchange.entries))
+    settings = Settings(timeout=5.0, on_exchange=lambda exchange: together.append(exchange.entries))
     async with ScriptedServer() as server:
-        writer = Writer("scripted", standalone(server.url).connect, settings, Sights(BUCKETS), None)
-        writes: list[PendingWrite] = []
-        for number in (2, 40):
-            together.clear()
-            writes = [pending() for _ in range(number)]
-            for write in writes:
-                writer.submit(write)
-            assert await writes[0].answer is True
-            # At the opening the load of the machine decides.
+        with monkeypatch.context() as patch:
+            clock = LoopClock(patch)
+            writer = Writer("scripted", standalone(server.url).connect, settings, Sights(BUCKETS), None)
+
+            def ask(number: int) -> list[PendingWrite]:
+                together.clear()
+                writes = [pending() for _ in range(number)]
+                for write in writes:
+                    writer.submit(write)
+                return writes
+
+            assert await ask(2)[1].answer is True
             writer.server.is_near = is_near
-        assert [write.tries for write in writes] == [1] * 40
-        assert await writes[-1].answer is True
-        assert together == batches
-        await writer.aclose()
+            server.hold(b"SET")
+            _, last = ask(2)
+            await clock.until(lambda: last.tries == 1)
+            clock.now += seconds
+            server.release()
+            assert await last.answer is True
+            writes = ask(40)
+            assert await writes[0].answer is True
+            assert [write.tries for write in writes] == [1] * 40
+            assert await writes[-1].answer is True
+            assert together == batches
+            await writer.aclose()
 
 
 class Moving:

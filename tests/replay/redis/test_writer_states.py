@@ -254,6 +254,7 @@ async def test_writes_behind_a_batch_that_was_sent_late_are_refused_at_their_own
     for event in REACHED["judging"]:
         await stage.happens(event)
     stage.writer.server.is_near = True
+    assert await stage.ask().answer is True
     stage.server.hold(b"SET")
     together = [stage.ask() for _ in range(40)]
     await stage.until(lambda: together[0].tries == 1)
