@@ -16,42 +16,38 @@ _FEWEST_IN_HALF: Final = 16
 
 
 class Queue:
-    """Writes in the order in which they came, each refused by `refuse` at its deadline.
+    """`writes` in the order in which they came, each refused by `refuse` at its deadline.
 
     `by_halves` takes half of many: the server stores them while this process judges the next requests. Where
     replies take longer than that, a second batch costs more. Belongs to one event loop.
     """
 
     def __init__(self, refuse: Callable[[Iterable[PendingWrite]], None]) -> None:
-        self._writes, self._refuse = deque[PendingWrite](), refuse
+        self.writes, self._refuse = deque[PendingWrite](), refuse
         self._loop, self._is_watched = asyncio.get_running_loop(), False
         self.by_halves = False
 
-    def __len__(self) -> int:
-        """How many writes wait."""
-        return len(self._writes)
-
     def append(self, write: PendingWrite) -> None:
         """Put `write` behind those that came earlier."""
-        self._writes.append(write)
+        self.writes.append(write)
         if not self._is_watched:
             self._watch()
 
     def put_back(self, write: PendingWrite) -> None:
         """Put `write`, whose deadline is watched by the caller, before those that came later."""
-        self._writes.appendleft(write)
+        self.writes.appendleft(write)
 
     def take(self, *, answered: int = 0) -> list[PendingWrite]:
         """Take a batch; late writes are refused, and those that nobody waits for are dropped.
 
         The requests of `answered` writes are about to go on, and will be followed by as many.
         """
-        half = (answered + len(self._writes) + 1) // 2
+        half = (answered + len(self.writes) + 1) // 2
         most = min(_MOST, max(_FEWEST_IN_HALF, half)) if self.by_halves else _MOST
         taken: list[PendingWrite] = []
         now = self._loop.time()
-        while self._writes and len(taken) < most:
-            write = self._writes.popleft()
+        while self.writes and len(taken) < most:
+            write = self.writes.popleft()
             if write.deadline <= now:
                 self._refuse((write,))
             elif not write.answer.done():
@@ -60,17 +56,17 @@ class Queue:
 
     def refuse_all(self) -> None:
         """Refuse every write that waits."""
-        self._refuse(self._writes)
-        self._writes.clear()
+        self._refuse(self.writes)
+        self.writes.clear()
 
     def _watch(self) -> None:
         # One timer for all, and not in the context of the current request.
-        self._loop.call_at(self._writes[0].deadline, self._ring, context=contextvars.Context())
+        self._loop.call_at(self.writes[0].deadline, self._ring, context=contextvars.Context())
         self._is_watched = True
 
     def _ring(self) -> None:
         now, self._is_watched = self._loop.time() + CLOCK_STEP, False
-        while self._writes and self._writes[0].deadline <= now:
-            self._refuse((self._writes.popleft(),))
-        if self._writes:
+        while self.writes and self.writes[0].deadline <= now:
+            self._refuse((self.writes.popleft(),))
+        if self.writes:
             self._watch()

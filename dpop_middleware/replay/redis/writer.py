@@ -72,7 +72,7 @@ class Writer:
     @property
     def is_quiet(self) -> bool:
         """Whether no write waits here."""
-        return not (self._queue or self._flying or self._inquiry.is_running)
+        return not (self._queue.writes or self._flying or self._inquiry.is_running)
 
     @property
     def state(self) -> State:
@@ -104,7 +104,7 @@ class Writer:
             self._send(self._idle, [write])
         elif self.closed or (self._batch is None and self._breaker.is_open and not self._reopening):
             self._refuse((write,))
-        elif len(self._queue) >= self._settings.max_waiting:
+        elif len(self._queue.writes) >= self._settings.max_waiting:
             write.resolve(unavailable(CROWDED))
         else:
             self._queue.append(write)
@@ -157,7 +157,7 @@ class Writer:
             self._has_to_survey = True
         self._woken.clear()
         # In the first turn replies of other masters are read, and cause more writes for this one in the next.
-        for _ in range(TURNS if self._queue and self._around else 0):
+        for _ in range(TURNS if self._queue.writes and self._around else 0):
             await asyncio.sleep(0)
 
     def _patience(self, at: float) -> float | None:
@@ -190,7 +190,7 @@ class Writer:
         else:
             self._breaker.succeeded()
             # The survey finds out what happened to the server before the next request.
-            self._has_to_survey = not self._queue
+            self._has_to_survey = not self._queue.writes
         finally:
             self._reopening = False
 
@@ -205,7 +205,7 @@ class Writer:
             await self.server.disconnect()
             if isinstance(error, ServerChanged):
                 self.open()
-            elif not (self._queue or self._patience(self._moments.at(self._loop.time()))):
+            elif not (self._queue.writes or self._patience(self._moments.at(self._loop.time()))):
                 self._last_error = error
                 self._breaker.trip(self._loop.time())
 
@@ -249,10 +249,10 @@ class Writer:
         was_quick = at - self.fence.vitals.sent_at < self._settings.timeout * QUICK
         self._queue.by_halves = was_quick and self.server.is_near
         is_due = self._has_to_survey or (not self._watches and self._patience(at) is not None)
-        if self._queue.by_halves and not is_due and (following := self._queue.take(answered=len(writes))):
-            self._send(connection, following)
-        elif self._queue or is_due:
+        if is_due or (self._queue.writes and not self._queue.by_halves):
             self._woken.set()
+        elif self._queue.writes and (following := self._queue.take(answered=len(writes))):
+            self._send(connection, following)
         else:
             # Where several came at once, several are likely again: better that they wait for each other.
             self._idle = connection if len(writes) == 1 else None

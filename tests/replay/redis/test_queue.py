@@ -24,12 +24,12 @@ async def test_each_write_is_refused_at_its_deadline(monkeypatch: pytest.MonkeyP
         clock, queue = LoopClock(patch), Queue(refuse)
         first, taken, last = (put(queue, timeout=seconds) for seconds in (1.0, 2.0, 3.0))
         await clock.until_after(1.0, first.answer.done)
-        assert len(queue) == 2
+        assert len(queue.writes) == 2
         queue.by_halves = False
         assert queue.take() == [taken, last]
         queue.put_back(last)
         await clock.until_after(1.9, last.answer.done)
-        assert not queue
+        assert not queue.writes
         # What happens to it is the taker's business.
         assert not taken.answer.done()
         await clock.until_after(1.0, put(queue).answer.done)
@@ -43,7 +43,7 @@ async def test_a_write_that_is_late_or_left_is_not_taken(monkeypatch: pytest.Mon
         clock.now += 1.0
         assert queue.take() == [waiting]
         assert isinstance(late.answer.result(), Unavailable)
-        assert not queue
+        assert not queue.writes
 
 
 async def test_all_that_wait_are_refused_together() -> None:
@@ -51,7 +51,7 @@ async def test_all_that_wait_are_refused_together() -> None:
     writes = [put(queue) for _ in range(3)]
     queue.refuse_all()
     assert all(isinstance(write.answer.result(), Unavailable) for write in writes)
-    assert not queue
+    assert not queue.writes
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ async def test_half_of_many_is_taken_at_a_time(
     queue.by_halves = by_halves
     writes = [put(queue) for _ in range(waiting)]
     batches = [queue.take(answered=answered)]
-    while queue:
+    while queue.writes:
         batches.append(queue.take())
     assert [len(batch) for batch in batches] == sizes
     assert [write for batch in batches for write in batch] == writes
