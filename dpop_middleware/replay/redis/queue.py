@@ -31,10 +31,10 @@ class Queue:
         """Put `write` behind those that came earlier."""
         self.writes.append(write)
         if not self._is_watched:
-            self._watch()
+            self._watch_first()
 
     def put_back(self, write: PendingWrite) -> None:
-        """Put `write`, whose deadline is watched by the caller, before those that came later."""
+        """Put `write`, for which `watch` was called, before those that came later."""
         self.writes.appendleft(write)
 
     def take(self, *, answered: int = 0) -> list[PendingWrite]:
@@ -54,13 +54,17 @@ class Queue:
                 taken.append(write)
         return taken
 
+    def watch(self, write: PendingWrite) -> None:
+        """Refuse `write` at its deadline, wherever it waits."""
+        self._loop.call_at(write.deadline, self._refuse, (write,), context=contextvars.Context())
+
     def refuse_all(self) -> None:
         """Refuse every write that waits."""
         self._refuse(self.writes)
         self.writes.clear()
 
-    def _watch(self) -> None:
-        # One timer for all, and not in the context of the current request.
+    def _watch_first(self) -> None:
+        # One timer for all: their deadlines are in order. It isn't in the context of the current request.
         self._loop.call_at(self.writes[0].deadline, self._ring, context=contextvars.Context())
         self._is_watched = True
 
@@ -69,4 +73,4 @@ class Queue:
         while self.writes and self.writes[0].deadline <= now:
             self._refuse((self.writes.popleft(),))
         if self.writes:
-            self._watch()
+            self._watch_first()

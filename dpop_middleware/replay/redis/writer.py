@@ -227,7 +227,7 @@ class Writer:
         for write in writes:
             write.tries += 1
             if write.deadline < end:
-                self._loop.call_at(write.deadline, self._refuse, (write,), context=contextvars.Context())
+                self._queue.watch(write)
 
     def _receive(self, connection: Connection, batch: Batch, replies: list[object] | Exception) -> None:
         """Answer the waiting requests; the task is woken only where there is more to do."""
@@ -274,6 +274,7 @@ class Writer:
         self._succeeded()
         for write, error in reversed(outcome):
             if error.code in REDIRECTIONS and self._around is not None:
+                self._queue.watch(write)
                 self._around.redirect(write, error)
             else:
                 self._again(write, error)
@@ -292,7 +293,7 @@ class Writer:
         if write.tries >= MOST_TRIES or isinstance(error, ServerUnfit):
             self._refuse((write,), error)
         else:
-            self._loop.call_at(write.deadline, self._refuse, (write,), context=contextvars.Context())
+            self._queue.watch(write)
             (self._around or self).resubmit(write)
 
     def _refuse(self, writes: Iterable[PendingWrite], error: Exception | None = None) -> None:
