@@ -8,7 +8,13 @@ from urllib.parse import unquote_to_bytes
 from dpop_middleware._judge.misplaced import PROOF_AS_TOKEN, misplaced
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware.checks import Check, Reason
-from dpop_middleware.errors import DPoPError, InvalidDPoPProof, InvalidToken, UseDPoPNonce
+from dpop_middleware.errors import (
+    DPoPError,
+    InsufficientScope,
+    InvalidDPoPProof,
+    InvalidToken,
+    UseDPoPNonce,
+)
 from dpop_middleware.jose.strict import media_type
 from dpop_middleware.policy import POST_QUANTUM_ALGORITHMS, SUPPORTED_ALGORITHMS
 from dpop_middleware.tokens.claims import difference
@@ -195,6 +201,12 @@ def _of_token(error: DPoPError) -> str | None:
     return None if check is None else _OF_ANY_TOKEN.get(check)
 
 
+def _of_scopes(scopes: tuple[str, ...]) -> str | None:
+    """FastAPI takes one text for a list of its characters."""
+    is_one_text = len(scopes) > len("rw") and all(len(scope) == 1 for scope in scopes)
+    return 'are these the letters of one scope? write scopes=["…"], a list' if is_one_text else None
+
+
 def hint_of(error: DPoPError, request: ResourceRequest | None = None) -> str | None:
     """Return a likely cause of `error` in one sentence, None if none is known.
 
@@ -214,6 +226,8 @@ def hint_of(error: DPoPError, request: ResourceRequest | None = None) -> str | N
         return "methods are case-sensitive: sign the method in upper case"
     if isinstance(error, UseDPoPNonce):
         return "the first answer brings a nonce in DPoP-Nonce: put it into a new proof and try once more"
+    if isinstance(error, InsufficientScope):
+        return _of_scopes(error.scopes)
     if isinstance(error, InvalidDPoPProof):
         return _of_proof(error)
     return _of_token(error) if isinstance(error, InvalidToken) else None

@@ -16,6 +16,7 @@ from dpop_middleware.checks import Check, Reason
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.errors import (
     DPoPError,
+    InsufficientScope,
     InvalidDPoPProof,
     InvalidRequest,
     InvalidToken,
@@ -345,6 +346,21 @@ async def test_a_proof_that_isn_t_base64url_at_its_end_is_not_taken_for_one_by_a
     with pytest.raises(InvalidDPoPProof):
         await api.server.authenticate(api.request(api.proof() + end))
     assert "no padding, no line break" in str(api.events[0].hint)
+
+
+@pytest.mark.parametrize(
+    ("scopes", "words"),
+    [
+        (tuple("notes:read"), 'are these the letters of one scope? write scopes=["…"], a list'),
+        (("notes:read",), None),
+        # Short names are possible.
+        (("r", "w"), None),
+        (("a", "b", "cd"), None),
+    ],
+)
+def test_the_letters_of_one_scope_have_a_hint(scopes: tuple[str, ...], words: str | None) -> None:
+    """`Security(dpop, scopes="notes:read")` of FastAPI takes the text for a list."""
+    assert hints.hint_of(InsufficientScope("it lacks a scope", scopes=scopes)) == words
 
 
 @pytest.mark.parametrize(
