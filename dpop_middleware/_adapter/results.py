@@ -40,7 +40,11 @@ _SENDERS = frozenset(
     }
 )
 # Where those are, and what else calls functions of an application, or waits for what does.
-_ROUTERS = frozenset({module for module, _ in _SENDERS} | {"fastapi.dependencies.utils"})
+_ROUTERS = frozenset(
+    {module for module, _ in _SENDERS}
+    | {"fastapi.dependencies.utils", "starlette.background", "starlette.responses"}
+)
+# The same, and the middleware that calls a `dispatch`.
 _CALLERS = _ROUTERS | {BaseHTTPMiddleware.__module__}
 
 
@@ -65,12 +69,12 @@ def makes_the_response(function: Callable[..., Any], args: tuple[Any, ...], scop
 
 
 def _calls_itself(function: Callable[..., Any]) -> bool:
-    """Whether `function` is running twice within one call by a router or a middleware."""
+    """Whether no router or middleware called `function`, or it is running twice within one call by one."""
     frame, running = inspect.currentframe(), 0
     while frame is not None and frame.f_globals.get("__name__") not in _CALLERS:
         running += _runs(frame, function)
         frame = frame.f_back
-    return running > 1
+    return frame is None or running > 1
 
 
 def _runs(frame: FrameType, function: Any) -> bool:
@@ -78,7 +82,7 @@ def _runs(frame: FrameType, function: Any) -> bool:
     code = function.__code__
     return frame.f_code is code and all(
         frame.f_locals[name] is cell.cell_contents
-        for name, cell in zip(code.co_freevars, function.__closure__, strict=True)
+        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True)
     )
 
 

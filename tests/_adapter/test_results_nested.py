@@ -1,15 +1,18 @@
 """A decorated function that is called again while it runs, with another request."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.endpoints import HTTPEndpoint
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route, Router
 from starlette.testclient import TestClient
 from starlette.types import Message
@@ -68,9 +71,53 @@ def test_no_dispatch_takes_its_own_refusal_of_another_request_for_a_value(world:
         return await asks_again(request, dispatch, call_next)
 
     app = Starlette(middleware=[Middleware(BaseHTTPMiddleware, dispatch=dispatch)])
-    client = TestClient(app, base_url=ORIGIN, raise_server_exceptions=False)
-    assert client.get("/notes", headers=world.headers("/notes")).status_code == 500
+    client = TestClient(app, base_url=ORIGIN)
+    with pytest.raises(HTTPException) as raised:
+        client.get("/notes", headers=world.headers("/notes"))
+    assert raised.value.status_code == 401
     assert client.get("/notes").status_code == 401
+
+
+@pytest.mark.parametrize("where", ["stream", "task"])
+async def test_what_sends_the_response_takes_no_refusal_of_another_request_for_a_value(
+    world: World, where: str
+) -> None:
+    """The body of a stream and the task after a response run while the router waits for the response."""
+    refused: list[int] = []
+
+    async def again(request: Request) -> None:
+        with pytest.raises(HTTPException) as raised:
+            await asks_again(request, endpoint)
+        refused.append(raised.value.status_code)
+
+    async def body(request: Request) -> AsyncIterator[str]:
+        await again(request)
+        yield "sent"
+
+    @requires_dpop(world.server())
+    async def endpoint(request: Request) -> Response:
+        if where == "stream":
+            return StreamingResponse(body(request))
+        return PlainTextResponse("sent", background=BackgroundTask(again, request))
+
+    app = Starlette(routes=[Route("/notes", endpoint)])
+    scope = scope_of("/notes", world.fields("/notes"))
+    answer = await call(app, {**scope, "asgi": {"version": "3.0", "spec_version": "2.4"}})
+    assert (answer.status, answer.body, refused) == (200, b"sent", [401])
+
+
+def test_no_dispatch_takes_a_refusal_in_a_task_of_its_own_for_a_value(world: World) -> None:
+    @requires_dpop(world.server())
+    async def dispatch(request: Request, call_next: Any) -> Any:
+        async def again(*others: Any) -> None:
+            await asyncio.ensure_future(dispatch(*others))
+
+        return await asks_again(request, again, call_next)
+
+    app = Starlette(middleware=[Middleware(BaseHTTPMiddleware, dispatch=dispatch)])
+    with pytest.raises(HTTPException) as raised:
+        TestClient(app, base_url=ORIGIN).get("/notes", headers=world.headers("/notes"))
+    assert raised.value.status_code == 401
 
 
 async def test_a_router_that_a_decorated_function_asks_answers_with_the_refusal_of_that_function(
