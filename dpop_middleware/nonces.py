@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from dpop_middleware._options import part, provides, seconds, secrets
+from dpop_middleware._options import part, provides, refused, seconds, secrets
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.jose import JOSEError, base64url
 from dpop_middleware.policy import DPoPPolicy
@@ -108,7 +108,9 @@ class HMACNonceProvider:
     def __init__(self, secret: bytes | Sequence[bytes], *, lifetime: float = 300, step: float = 60) -> None:
         self._keys = secrets("HMACNonceProvider", secret)
         self._lifetime = seconds("lifetime", lifetime, minimum=3, maximum=86_400)
-        self._step = seconds("step", step, minimum=1, maximum=lifetime / 3)
+        self._step = seconds("step", step, minimum=1)
+        if self._step > self._lifetime / 3:
+            raise refused("step", f"at most a third of lifetime, which is {self._lifetime:g} s", step)
 
     def for_server(self, *, purpose: str, server: str) -> "HMACNonceProvider":
         """Return a provider whose nonces are valid only for this purpose at this server."""

@@ -159,9 +159,9 @@ def test_a_secret_has_32_bytes(secret: Any) -> None:
 @pytest.mark.parametrize(
     ("times", "takes"),
     [
-        ({"step": 0.5}, "step takes a finite number of seconds, from 1 to 100, not 0.5"),
-        ({"step": 101}, "step takes a finite number of seconds, from 1 to 100, not 101"),
-        ({"lifetime": 150}, "step takes a finite number of seconds, from 1 to 50, not 60"),
+        ({"step": 0.5}, "step takes a finite number of seconds, at least 1, not 0.5"),
+        ({"step": 101}, "step takes at most a third of lifetime, which is 300 s, not 101"),
+        ({"lifetime": 150}, "step takes at most a third of lifetime, which is 150 s, not 60"),
         ({"lifetime": 2.9, "step": 1}, "lifetime takes a finite number of seconds, from 3 to 86400, not 2.9"),
         ({"lifetime": 86_401}, "lifetime takes a finite number of seconds, from 3 to 86400, not 86401"),
         ({"lifetime": "300"}, "lifetime takes a finite number of seconds, from 3 to 86400, not '300'"),

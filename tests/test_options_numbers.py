@@ -1,4 +1,4 @@
-"""Every public option that is a number: any other value is refused at the start."""
+"""The options of the public parts that are numbers: any other value is refused at the start."""
 
 import inspect
 import math

@@ -23,6 +23,7 @@ __all__ = ["hint_of"]
 
 # 12 digits are in seconds the year 5138, in milliseconds 1973.
 _MILLISECONDS = re.compile(r"\d{12,}(\.\d+)?")
+_MOST_LETTERS = 2
 _QUOTED = re.compile(r"""(['"])(.*?)\1""")
 
 _OF_ANY_PROOF: Mapping[Check, str] = MappingProxyType(
@@ -202,8 +203,8 @@ def _of_token(error: DPoPError) -> str | None:
 
 
 def _of_scopes(scopes: tuple[str, ...]) -> str | None:
-    """FastAPI takes one text for a list of its characters."""
-    is_one_text = len(scopes) > len("rw") and all(len(scope) == 1 for scope in scopes)
+    """FastAPI takes one text for a list of its characters; two scopes such as `r` and `w` are possible."""
+    is_one_text = len(scopes) > _MOST_LETTERS and all(len(scope) == 1 for scope in scopes)
     return 'are these the letters of one scope? write scopes=["…"], a list' if is_one_text else None
 
 

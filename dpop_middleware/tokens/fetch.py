@@ -293,6 +293,6 @@ class OwnFetcher(Fetcher):
 
 
 def _mark_as_retrieved(task: "asyncio.Task[bytes]") -> None:
-    """Look at what a fetch raised, maybe after the deadline: asyncio logs what nobody looked at, in whole."""
+    """Retrieve what a fetch raised, even after the deadline: asyncio logs in whole what nobody retrieved."""
     if not task.cancelled():
         task.exception()

@@ -353,7 +353,6 @@ async def test_a_proof_that_isn_t_base64url_at_its_end_is_not_taken_for_one_by_a
     [
         (tuple("notes:read"), 'are these the letters of one scope? write scopes=["…"], a list'),
         (("notes:read",), None),
-        # Short names are possible.
         (("r", "w"), None),
         (("a", "b", "cd"), None),
     ],

@@ -36,7 +36,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_no_outgoing_connection_takes_the_port_of_a_server_that_is_about_to_start() -> None:
-    """Linux lends out those from 32,768 on, other systems higher ones."""
+    """Linux lends out those from 32,768 on, macOS and Windows those from 49,152 on."""
     with socket.create_server(("127.0.0.1", servers.free_port())) as taken:
         ports = [servers.free_port() for _ in range(100)]
         assert taken.getsockname()[1] not in ports

@@ -196,7 +196,7 @@ def test_the_moments_of_an_entry_are_less_than_thirty_million_years_away(member:
         *({member: math.nan} for member in ("now", "not_before", "made_at", "retention", "iat", "ahead")),
     ],
 )
-def test_what_could_pass_no_comparison_is_no_entry(changes: dict[str, Any]) -> None:
+def test_a_number_that_would_switch_a_check_off_is_no_entry(changes: dict[str, Any]) -> None:
     """A store that compares with it would leave out a check."""
     good = entry()._replace(retention=95.0)
     check_entry(good, good.expires_at)

@@ -170,10 +170,10 @@ def test_what_fetch_raises_after_the_deadline_is_in_no_log() -> None:
 
 
 def test_a_loop_that_is_closed_during_a_fetch_ends_it_at_the_deadline_without_an_error_in_the_log(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loop, begun = asyncio.new_event_loop(), asyncio.Event()
-    # Of the pending task that is destroyed later asyncio tells whoever closes a loop so.
+    # asyncio reports the unfinished task: that is for whoever closes the loop.
     loop.set_exception_handler(lambda *_: None)
 
     async def fetch(url: str) -> bytes:
@@ -181,14 +181,15 @@ def test_a_loop_that_is_closed_during_a_fetch_ends_it_at_the_deadline_without_an
         await asyncio.Event().wait()
         raise AssertionError
 
-    fetcher = OwnFetcher(fetch, loop)
-    endpoint = checked_endpoint("jwks", ISSUER, insecure_http_hosts=())
-    with concurrent.futures.ThreadPoolExecutor() as threads:
-        asked = threads.submit(fetcher.get, endpoint, deadline=Deadline(1), limit=LIMIT)
-        loop.run_until_complete(asyncio.wait_for(begun.wait(), 5))
+    def until_deadline(future: object, seconds: float) -> None:
+        loop.run_until_complete(begun.wait())
         loop.close()
-        with pytest.raises(FetchError, match="loop that asked is closed"):
-            asked.result(5)
+        raise TimeoutError
+
+    monkeypatch.setattr(concurrent.futures.Future, "exception", until_deadline)
+    endpoint = checked_endpoint("jwks", ISSUER, insecure_http_hosts=())
+    with pytest.raises(FetchError, match="loop that asked is closed"):
+        OwnFetcher(fetch, loop).get(endpoint, deadline=Deadline(60), limit=LIMIT)
     assert [record.getMessage() for record in caplog.records] == []
 
 

@@ -10,7 +10,7 @@
 - `writes`: one request's write, and its possible outcomes. `batch`: several writes, and what their replies
   mean. `usual`: those beside which nothing else is due.
 - `server`: one server, its connection and what is known of it. `queue`: the writes that wait for it.
-  `writer`: when they are sent or refused, and its states.
+  `writer`: when they are sent or refused, and the writer's states.
 - `topology`: a cluster as a whole. `cluster`: the writers to its masters, and the choice among them.
 """
 

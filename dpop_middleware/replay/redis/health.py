@@ -19,10 +19,10 @@ from dpop_middleware.replay.redis.vitals import ServerInfo, ServerUnfit
 __all__ = [
     "NodeHealth",
     "StoreHealth",
-    "advice",
     "cause",
     "examine",
     "heed_refusals",
+    "likely_cause",
     "require_fit",
     "try_out",
     "warn_of_findings",
@@ -44,7 +44,7 @@ _WITHOUT: Final = {
     "twice; grant +zadd and +zrangebyscore",
 }
 _NOT_PERMITTED = ": its user may not run a command that is needed: ACL LOG there names it"
-_ADVICE: Final = {
+_LIKELY_CAUSES: Final = {
     "AuthenticationError": ": its user or password is missing or wrong, or couldn't be fetched",
     "NOPERM": _NOT_PERMITTED,
     "NoPermissionError": _NOT_PERMITTED,
@@ -158,9 +158,10 @@ def warn_of_findings(fence: Fence, notices: Notices, now: float) -> None:
 def warn_of_loss(notices: Notices) -> None:
     """Say, when a proof is refused for it, what may have made the server lose entries."""
     notices.warn(
-        "the replay store's server may have lost entries: it restarted, was flushed or replaced, or it was "
-        "started after this worker (or is new to it, with new_server='wait'): requests get 503 until their "
-        "proofs are newer; Retry-After has the seconds",
+        "the replay store's server may have lost entries: it restarted, was flushed or replaced, evicted "
+        "keys, took slots over without their data, its clock was set forward, or it was started after this "
+        "worker (or is new to it, with new_server='wait'): older proofs are refused for as long as "
+        "Retry-After says",
         again_after=60,
     )
 
@@ -189,9 +190,9 @@ def cause(error: BaseException) -> str:
     return f"{type(error).__name__}: {type(reason).__name__}: {plain(str(reason))}"
 
 
-def advice(error: str) -> str:
-    """Say what to do about an `error` of `NodeHealth`; empty where its name says enough."""
-    return _ADVICE.get(error, "")
+def likely_cause(error: str) -> str:
+    """What the name of an `error` of `NodeHealth` may mean; empty where it says enough."""
+    return _LIKELY_CAUSES.get(error, "")
 
 
 def _reason(error: BaseException) -> OSError | None:
@@ -228,9 +229,9 @@ async def try_out(connection: Connection, health: NodeHealth, settings: Settings
         )
         if not isinstance(confirmed, int) or confirmed < settings.wait_replicas:
             raise ServerUnfit("too few replicas confirm what is written")
-    for question, without in ((command(b"GET", name), _unwatched), (TIME, _without_time)):
+    for word, question in (("GET", command(b"GET", name)), ("TIME", TIME)):
         if health.fenced and await _may_not_ask(connection, question):
-            health = without(health)
+            health = _without(word, health)
     return health
 
 
@@ -244,17 +245,6 @@ async def _may_not_ask(connection: Connection, question: bytes) -> bool:
     return False
 
 
-def _unwatched(health: NodeHealth) -> NodeHealth:
-    sentence = (
-        f"{health.address}: the user may not GET, so restarts, flushes and failovers that lose entries go "
-        "unnoticed; grant +get"
-    )
-    return replace(health, fenced=False, warnings=(*health.warnings, sentence))
-
-
-def _without_time(health: NodeHealth) -> NodeHealth:
-    sentence = (
-        f"{health.address}: the user may not TIME, so it is noticed up to a second late if the server's "
-        "clock is set forward; grant +time"
-    )
-    return replace(health, warnings=(*health.warnings, sentence))
+def _without(name: str, health: NodeHealth) -> NodeHealth:
+    sentence = f"{health.address}: the user may not {name}: {_WITHOUT[name]}"
+    return replace(health, fenced=name != "GET", warnings=(*health.warnings, sentence))

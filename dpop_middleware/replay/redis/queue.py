@@ -34,7 +34,11 @@ class Queue:
             self._watch_first()
 
     def put_back(self, write: PendingWrite) -> None:
-        """Put `write`, for which `watch` was called, before those that came later."""
+        """Put `write`, for which `watch` was called, before those that came later.
+
+        All of them are then taken together: they have less time.
+        """
+        self.by_halves = False
         self.writes.appendleft(write)
 
     def take(self, *, answered: int = 0) -> list[PendingWrite]:
@@ -64,7 +68,8 @@ class Queue:
         self.writes.clear()
 
     def _watch_first(self) -> None:
-        # One timer for all: their deadlines are in order. It isn't in the context of the current request.
+        # One timer for all: deadlines are in order, except of those for which `watch` was called. Not in the
+        # context of the current request.
         self._loop.call_at(self.writes[0].deadline, self._ring, context=contextvars.Context())
         self._is_watched = True
 

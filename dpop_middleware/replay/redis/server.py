@@ -29,7 +29,7 @@ _OPENING_TAKES = 4
 SHORTEST_OPENING = 1.0
 # What a request's time should have room for.
 _ROUND_TRIPS = 5
-_NEAR = 0.002
+_NEAR = 0.002  # seconds for a reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +61,8 @@ Opening = asyncio.Task[Opened]
 class Server:
     """One server, and the connection to it. Belongs to one event loop.
 
-    `with_get` says whether the server knows `SET … NX GET`, `is_near` whether most of the time until a batch
-    is answered is the server's work. An `offset` is as in `anchors.Sights`.
+    `with_get` says whether the server knows `SET … NX GET`, `is_near` whether it replied within 2 ms when the
+    connection opened, and no cluster or replica delays a batch. An `offset` is as in `anchors.Sights`.
     """
 
     def __init__(

@@ -21,9 +21,9 @@ from dpop_middleware.replay.redis.endpoints import (
 from dpop_middleware.replay.redis.health import (
     NodeHealth,
     StoreHealth,
-    advice,
     cause,
     examine,
+    likely_cause,
     require_fit,
     try_out,
 )
@@ -167,9 +167,9 @@ class RedisReplayStore:
     async def _warn(self) -> None:
         for node in (await self.health()).nodes:
             if node.error is not None:
+                error = f"({node.error}){likely_cause(node.error)}"
                 self._settings.notices.warn(
-                    f"{node.address}: the replay store can't be used ({node.error}){advice(node.error)}",
-                    again_after=60,
+                    f"{node.address}: the replay store can't be used {error}", again_after=60
                 )
             for sentence in node.warnings:
                 self._settings.notices.warn(sentence)

@@ -1,9 +1,9 @@
-"""A queue of writes to one server, and when they are refused without asking the server.
+"""Sends the writes that wait for one server, or refuses them without asking it.
 
 While a batch is under way the next one is collected: a near server gets it before the answered requests go
-on, a cluster's some turns of the event loop later. One task owns the connection, so that cancelled requests
-don't affect it. After any doubt it is closed, and a write whose outcome is unknown is tried once more with
-the same owner, within its time.
+on, while its replies are quick, a cluster's some turns of the event loop later. One task owns the connection,
+so that cancelled requests don't affect it. After any doubt it is closed, and a write whose outcome is unknown
+is tried once more with the same owner, within its time.
 
     state    a request         what happens                               the next state
     -------  ----------------  -----------------------------------------  ------------------------------
@@ -41,7 +41,7 @@ from dpop_middleware.replay.redis.writes import CROWDED, REDIRECTIONS, PendingWr
 __all__ = ["State", "Writer"]
 
 MOST_TRIES, TURNS = 2, 2
-# Of a request's time, for a batch: behind one that takes longer, none waits to be sent.
+# The part of a request's time within which a batch is quick: after a slower one all that wait go together.
 QUICK = 1 / 5
 State = Literal["opening", "judging", "pausing", "closed"]
 
@@ -274,7 +274,6 @@ class Writer:
         self._succeeded()
         for write, error in reversed(outcome):
             if error.code in REDIRECTIONS and self._around is not None:
-                self._queue.watch(write)
                 self._around.redirect(write, error)
             else:
                 self._again(write, error)

@@ -102,7 +102,7 @@ async def test_an_unknown_eviction_policy_is_unfit_when_strict(server: Server) -
 
 
 @pytest.mark.parametrize("credentials", ["", "api:wrong@"])
-async def test_the_warning_at_the_start_says_what_to_do_about_a_password(
+async def test_the_warning_at_the_start_names_the_likely_cause_at_a_password(
     server: Server, caplog: pytest.LogCaptureFixture, credentials: str
 ) -> None:
     server.run("CONFIG", "SET", "requirepass", "right")

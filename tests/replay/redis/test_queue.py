@@ -1,3 +1,5 @@
+"""The queue of a writer: batches that are taken off it, and the deadlines of what waits in it."""
+
 import asyncio
 
 import pytest
@@ -25,7 +27,6 @@ async def test_each_write_is_refused_at_its_deadline(monkeypatch: pytest.MonkeyP
         first, taken, last = (put(queue, timeout=seconds) for seconds in (1.0, 2.0, 3.0))
         await clock.until_after(1.0, first.answer.done)
         assert len(queue.writes) == 2
-        queue.by_halves = False
         assert queue.take() == [taken, last]
         queue.put_back(last)
         await clock.until_after(1.9, last.answer.done)
@@ -81,3 +82,13 @@ async def test_half_of_many_is_taken_at_a_time(
         batches.append(queue.take())
     assert [len(batch) for batch in batches] == sizes
     assert [write for batch in batches for write in batch] == writes
+
+
+async def test_writes_that_are_put_back_are_taken_together() -> None:
+    queue = Queue(refuse)
+    writes = [put(queue) for _ in range(40)]
+    assert queue.take() == writes
+    queue.by_halves = True
+    for write in reversed(writes):
+        queue.put_back(write)
+    assert queue.take() == writes

@@ -251,7 +251,7 @@ def test_a_server_whose_clock_was_set_back_to_before_its_start_has_just_started(
     [(None, True), (watched(None), True), (MASTER, False)],
     ids=["none", "odd", "one"],
 )
-def test_a_server_that_never_reports_has_reported_whatever_it_will(
+def test_nobody_waits_for_the_report_of_a_server_that_never_reports(
     info: ServerInfo | None, never_tells: bool
 ) -> None:
     signs = VitalSigns(heeds_evictions=True)

@@ -34,7 +34,6 @@ class Stage:
         self.until = self.clock.until
         self.server = server
         self.attempts: list[asyncio.Future[bool]] = []
-        self.redirected: list[PendingWrite] = []
         self.writer = self._new_writer(None)
 
     def _new_writer(self, around: Surroundings | None) -> Writer:
@@ -51,7 +50,7 @@ class Stage:
 
         around = Surroundings(
             resubmit=again,
-            redirect=lambda write, error: self.redirected.append(write),
+            redirect=lambda write, error: None,
             look_again=lambda error: None,
             tag=lambda: b"{0}",
             buckets=lambda: [0],
@@ -305,15 +304,3 @@ async def test_a_write_that_is_tried_again_behind_later_ones_is_refused_at_its_o
     stage.clock.now += PATIENCE * 0.5
     await stage.until(first.answer.done)
     assert not second.answer.done()
-
-
-async def test_a_write_that_is_redirected_is_refused_at_its_own_deadline(stage: Stage) -> None:
-    """The server to which it is sent may be busy with an earlier batch."""
-    await stage.join_cluster()
-    for event in REACHED["judging"]:
-        await stage.happens(event)
-    stage.server.script = lambda words: b"-MOVED 0 127.0.0.1:1\r\n" if words[0] == b"SET" else None
-    write = stage.ask()
-    await stage.until(lambda: stage.redirected == [write])
-    await stage.clock.until_after(PATIENCE, write.answer.done)
-    assert isinstance(write.answer.result(), Unavailable)
