@@ -11,7 +11,7 @@ would have reported a change since the last read.
     missing; the store is new here (`may_be_first`)        | never lost anything
     missing, else                                          | now + margin
     of this identity, another mark than known here         | its own, if later than the last look
-                                                           |   else now + margin
+                                                           |   else now + margin, for all workers
     of this process under another replication id, which    | its own
       never was a replica                                  |
     of this process, perhaps newer than known here         | the server is asked again first
@@ -230,7 +230,7 @@ class Fence:
         elif sight.anchor is not None and not anchor.follows(sight.anchor):
             # It moved to another server, and came back as it was before.
             doubt = now + WORKER_CLOCK_MARGIN
-        if told < doubt or (told == -math.inf and learned > told):
+        if told < doubt or told < learned:
             # The worker that wrote it knew less than this one: the others must learn of it too.
             sight.anchor, sight.value, sight.asked, sight.at = anchor, value, self.vitals.sent_at, at
             self._lose(bucket, max(learned, doubt), value, is_ours=True)

@@ -573,6 +573,28 @@ def raising() -> tuple[Memory, Worker, Worker]:
     return memory, ours, theirs
 
 
+def test_who_comes_last_from_a_master_that_was_replaced_tells_the_others_when_it_left() -> None:
+    """A master that restarts while its replica is promoted goes on answering whoever is connected to it."""
+    former, promoted, replica = Memory(), Memory(), like(PROMOTED, run_id="c" * 40)
+    early, last = (former.worker(lived=100) for _ in "ab")
+    for worker in (early, last):
+        former.batch(worker, NOW)
+    promoted.keys = dict(former.keys)
+    promoted.batch(promoted.connect(early, replica, at=NOW + 1), NOW + 1)
+    promoted.batch(early, NOW + 1.1)
+    assert promoted.since == NOW + 1 + MARGIN
+    # Entries from before this moment are only there.
+    former.batch(last, NOW + 10)
+    promoted.batch(promoted.connect(last, replica, at=NOW + 10.1), NOW + 10.1)
+    assert last.change == NOW + 10.1 + MARGIN
+    promoted.batch(last, NOW + 10.2)
+    new = promoted.worker(replica)
+    for at in (NOW + 20, NOW + 21):
+        promoted.batch(new, at)
+        promoted.batch(early, at)
+    assert new.change == early.change == promoted.since == NOW + 10.1 + MARGIN
+
+
 def test_an_anchor_that_is_due_survives_a_broken_connection() -> None:
     memory, ours, theirs = raising()
     memory.connect(ours, dataclasses.replace(OLD_SERVER, uptime=1002), lived=100, at=NOW + 3)
