@@ -44,8 +44,10 @@ _WITHOUT: Final = {
     "twice; grant +zadd and +zrangebyscore",
 }
 _NOT_PERMITTED = ": its user may not run a command that is needed: ACL LOG there names it"
+_NO_PASSWORD = ": its user or password is missing or wrong, or couldn't be fetched"
 _LIKELY_CAUSES: Final = {
-    "AuthenticationError": ": its user or password is missing or wrong, or couldn't be fetched",
+    "AuthenticationError": _NO_PASSWORD,
+    "NOAUTH": _NO_PASSWORD,
     "NOPERM": _NOT_PERMITTED,
     "NoPermissionError": _NOT_PERMITTED,
     "TimeoutError": ": the server or a firewall is silent, or the server has no TLS",

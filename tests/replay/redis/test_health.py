@@ -1,4 +1,5 @@
 import asyncio
+import re
 import time
 from socket import gaierror
 
@@ -110,7 +111,10 @@ async def test_the_warning_at_the_start_names_the_likely_cause_at_a_password(
     await store.open()
     await eventually(lambda: "the replay store can't be used" in caplog.text)
     await store.aclose()
-    assert "(AuthenticationError): its user or password is missing or wrong" in caplog.text
+    # An older redis-py connects without a password, and the server refuses the first command.
+    assert re.search(
+        r"\((AuthenticationError|NOAUTH)\): its user or password is missing or wrong", caplog.text
+    )
 
 
 async def test_the_warning_at_the_start_says_where_a_missing_permission_is_named(
