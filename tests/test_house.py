@@ -304,6 +304,26 @@ def test_the_package_alone_imports_no_extra() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_no_field_of_a_dataclass_is_annotated_with_a_deferred_module() -> None:
+    """Python 3.15 looks up how such an annotation begins while it makes the class: it imports the module."""
+    for module, tree in trees().items():
+        deferred = {
+            name.id
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Assign) and "Deferred(" in ast.unparse(node.value)
+            for name in ast.walk(node.targets[0])
+            if isinstance(name, ast.Name)
+        }
+        annotations = (
+            ast.unparse(field.annotation).strip("'")
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ClassDef) and "@dataclass" in ast.unparse(node)
+            for field in node.body
+            if isinstance(field, ast.AnnAssign)
+        )
+        assert deferred.isdisjoint(annotation.partition(".")[0] for annotation in annotations), module
+
+
 def test_the_top_level_holds_nothing_else() -> None:
     ignored = [line.rstrip("/") for line in (HOUSE / ".gitignore").read_text(encoding="utf-8").splitlines()]
     found = {

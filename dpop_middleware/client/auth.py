@@ -18,7 +18,7 @@ from collections.abc import (
     MutableMapping,
 )
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from dpop_middleware import _options
 from dpop_middleware._runtime import installed, system_time
@@ -33,9 +33,7 @@ from dpop_middleware.client.proofs import (
 )
 from dpop_middleware.client.urls import OwnOrigins
 
-__all__ = ["DPoPAuth", "TokenOption", "UncopiedHeaders"]
-
-TokenOption: TypeAlias = str | Callable[[], str] | Callable[[], Awaitable[str]] | None
+__all__ = ["DPoPAuth", "UncopiedHeaders"]
 
 _MAX_REDIRECTS: Final = 20
 
@@ -140,7 +138,7 @@ class DPoPAuth(_Auth):
     def __init__(
         self,
         key: DPoPKey,
-        token: TokenOption = None,
+        token: str | Callable[[], str] | Callable[[], Awaitable[str]] | None = None,
         *,
         origin: str | Iterable[str] | None = None,
         follow_redirects: bool = False,

@@ -3,21 +3,15 @@
 import json
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from dpop_middleware._options import credential
-from dpop_middleware._runtime import Deferred
 from dpop_middleware.client.form_request import basic_credentials
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.jose import base64url
-
-if TYPE_CHECKING:
-    from dpop_middleware.client import auth
-else:
-    auth = Deferred("dpop_middleware.client.auth")
 
 __all__ = [
     "BoundToken",
@@ -97,7 +91,7 @@ class BoundToken:
     """
 
     key: DPoPKey
-    token: "auth.TokenOption" = field(repr=False)
+    token: str | Callable[[], str] | Callable[[], Awaitable[str]] = field(repr=False)
 
     def __post_init__(self) -> None:
         _require_key(self.key)
