@@ -1,12 +1,13 @@
 """The environment of this process: its clock, its event loop, parts that open and close, late imports."""
 
 import asyncio
+import contextvars
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from importlib import import_module
-from typing import Any, Final, NamedTuple, Never
+from typing import Any, Final, NamedTuple, Never, TypeVar
 
 from dpop_middleware.errors import ConfigurationError
 
@@ -14,6 +15,7 @@ __all__ = [
     "Deferred",
     "Moment",
     "aclose_parts",
+    "begin",
     "check_event_loop",
     "importing",
     "installed",
@@ -22,6 +24,8 @@ __all__ = [
     "open_parts",
     "system_time",
 ]
+
+_Result = TypeVar("_Result")
 
 
 def system_time() -> float:
@@ -52,6 +56,16 @@ def check_event_loop() -> None:
             "dpop_middleware runs under asyncio only: let the server use its asyncio worker, not trio "
             "(hypercorn --worker-class asyncio)"
         ) from None
+
+
+def begin(
+    coroutine: Coroutine[Any, Any, _Result], *, name: str, context: contextvars.Context | None = None
+) -> asyncio.Task[_Result]:
+    """Return a task that runs `coroutine` from the event loop's next turn on.
+
+    The loop's task factory isn't asked: an eager one would run it before the caller has recorded the task.
+    """
+    return asyncio.Task(coroutine, loop=asyncio.get_running_loop(), name=name, context=context)
 
 
 def is_cancellation(error: BaseException) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from dpop_middleware._runtime import is_cancellation
+from dpop_middleware._runtime import begin, is_cancellation
 
 __all__ = ["HealthCheck", "IssuerKeysHealth", "PartHealth", "ServerHealth", "health_of", "health_of_each"]
 
@@ -98,7 +98,7 @@ class HealthCheck:
         loop, latest = asyncio.get_running_loop(), self._latest
         now = loop.time()
         if latest is None or latest.loop is not loop or latest.is_over(now):
-            look = loop.create_task(self._look(), name="dpop health check")
+            look = begin(self._look(), name="dpop health check")
             latest = self._latest = _Latest(loop, now, look)
         return latest.look
 

@@ -184,6 +184,17 @@ def test_nothing_imports_the_front_door() -> None:
     assert [module for module in others if "dpop_middleware" in imports_of(module)] == []
 
 
+def test_tasks_are_begun_in_one_way() -> None:
+    """An application may set an eager task factory, which `begin` doesn't ask."""
+    own_ways = {"create_task", "ensure_future", "Task", "TaskGroup"}
+    for module in MODULES:
+        if module != "_runtime" and unit_of(module) != "testing":
+            called = {
+                ast.unparse(node.func) for node in ast.walk(trees()[module]) if isinstance(node, ast.Call)
+            }
+            assert own_ways.isdisjoint(name.rpartition(".")[2] for name in called), module
+
+
 def test_imports_form_no_ring() -> None:
     graph = {module: in_house_imports_of(module) - {module} for module in MODULES}
     order = list(graphlib.TopologicalSorter(graph).static_order())

@@ -35,6 +35,7 @@ from dpop_middleware._runtime import (
     Deferred,
     Moment,
     aclose_parts,
+    begin,
     check_event_loop,
     importing,
     installed,
@@ -207,6 +208,25 @@ def test_frameworks_and_documentation_tools_can_resolve_every_public_type_hint(m
     for thing in things:
         for each in annotated(thing):
             typing.get_type_hints(each)
+
+
+async def test_a_task_begins_with_the_next_turn_whatever_the_task_factory_does() -> None:
+    async def works() -> str:
+        begun.append(1)
+        return "done"
+
+    def factory(*_: object, **__: object) -> Any:
+        raise AssertionError("it may be eager")
+
+    begun: list[int] = []
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(factory)
+    try:
+        task = begin(works(), name="works")
+    finally:
+        loop.set_task_factory(None)
+    assert (task.get_name(), begun) == ("works", [])
+    assert await task == "done"
 
 
 def test_a_deferred_module_is_imported_when_it_is_asked_for_a_class() -> None:

@@ -14,6 +14,8 @@ from starlette.responses import Response
 from starlette.status import WS_1008_POLICY_VIOLATION
 from starlette.types import Message, Receive, Scope, Send
 
+from dpop_middleware._runtime import begin
+
 __all__ = ["deadline_after", "end_at", "ending_after", "is_event_stream", "streams"]
 
 _CLOSE_CODE = WS_1008_POLICY_VIOLATION
@@ -70,7 +72,7 @@ class _Ending:
 
     def _begin(self) -> None:
         self._is_timed = True
-        self._timer = asyncio.create_task(self._end())
+        self._timer = begin(self._end(), name="dpop expiry")
 
     def _is_over(self) -> bool:
         return self._ended or (self._is_timed and self._loop.time() >= self._deadline)

@@ -9,7 +9,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Unpack
 
 from dpop_middleware import _options
-from dpop_middleware._runtime import Deferred, Moment, installed, system_time
+from dpop_middleware._runtime import Deferred, Moment, begin, installed, system_time
 from dpop_middleware.client.form_request import (
     check_options,
     checked_request,
@@ -159,7 +159,7 @@ class TokenSource:
             flight = self._flight
             # A loop that ended with requests in flight never finishes them.
             if flight is None or flight.done() or not flight.get_loop().is_running():
-                flight = self._flight = asyncio.create_task(self._renewed_async())
+                flight = self._flight = begin(self._renewed_async(), name="dpop token request")
                 # Where every caller was cancelled, nothing else retrieves its error.
                 flight.add_done_callback(lambda task: task.cancelled() or task.exception())
             elif flight.get_loop() is not asyncio.get_running_loop():

@@ -17,6 +17,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Final
 
+from dpop_middleware._runtime import begin
 from dpop_middleware.errors import InvalidToken, Unavailable
 from dpop_middleware.health import IssuerKeysHealth
 from dpop_middleware.introspection._answer import MalformedAnswer
@@ -132,7 +133,7 @@ class Questions:
     def open(self) -> None:
         """Find the endpoint's URL, in the background; errors are logged."""
         if self._opening is None:
-            self._opening = asyncio.create_task(self._located(), name="dpop introspection endpoint")
+            self._opening = begin(self._located(), name="dpop introspection endpoint")
 
     def would_ask(self, digest: bytes) -> bool:
         """Whether a token without a verdict is asked about; where not, the next `ask` answers at once."""
@@ -151,7 +152,7 @@ class Questions:
             if refusal is not None:
                 return refusal
             self._breaker(known).let_through()
-            task = asyncio.create_task(self._question(token, digest, known), name="dpop introspection")
+            task = begin(self._question(token, digest, known), name="dpop introspection")
             self._tasks[digest] = task
             if not known:
                 self._waiting.add(digest)

@@ -24,7 +24,7 @@ from typing import Final, NamedTuple
 
 from dpop_middleware._options import provides, shown
 from dpop_middleware._request.request import MAX_TOKEN_SIZE
-from dpop_middleware._runtime import is_cancellation
+from dpop_middleware._runtime import begin, is_cancellation
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, InvalidToken, Unavailable
 from dpop_middleware.jose import JOSEError, base64url, strict
@@ -213,7 +213,7 @@ class ResolvedIssuers:
         key = (loop, issuer)
         flight = self._flights.get(key)
         if flight is None:
-            flight = self._flights[key] = loop.create_task(self._look_up(issuer), name="dpop issuer")
+            flight = self._flights[key] = begin(self._look_up(issuer), name="dpop issuer")
             flight.add_done_callback(lambda _: self._flights.pop(key, None))
         return flight
 

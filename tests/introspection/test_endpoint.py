@@ -174,9 +174,12 @@ async def test_where_the_metadata_cannot_be_read_the_endpoint_is_asked_where_it_
     assert said.startswith("the introspection endpoint's last URL is used, since it can't be looked up: ")
     assert reason in said
     issuer.metadata, issuer.describes = {DISCOVERED: f"{issuer.origin}/moved"}, None
-    now[0] += 60
-    await endpoint.ask("any")
-    assert endpoint.url == f"{issuer.origin}/moved"
+    looks = 0
+    while endpoint.url != f"{issuer.origin}/moved":
+        # On a busy machine half a second may be too little for a look.
+        assert (looks := looks + 1) <= 20
+        now[0] += 60
+        await endpoint.ask("any")
 
 
 async def test_an_endpoint_that_failed_is_asked_where_it_was_too(

@@ -8,6 +8,7 @@ from typing import Final
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS
 
+from dpop_middleware._runtime import begin
 from dpop_middleware.replay.breaker import CircuitBreaker
 from dpop_middleware.replay.redis.anchors import Sights
 from dpop_middleware.replay.redis.endpoints import Address, ClusterNodes
@@ -234,7 +235,7 @@ class Cluster:
         if self._topology is not None and self._loop.time() < self._refreshed_at + SHORTEST_REFRESH:
             self._refresh_later()
             return
-        self._refreshing = self._loop.create_task(
+        self._refreshing = begin(
             self._look(), name="dpop replay store topology", context=contextvars.Context()
         )
 

@@ -21,7 +21,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import AuthenticationError, BusyLoadingError, InvalidResponse, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from dpop_middleware._runtime import is_cancellation
+from dpop_middleware._runtime import begin, is_cancellation
 from dpop_middleware.replay.redis.resp import NOT_ALLOWED, NOTHING_USUAL, Replies, ServerError, Usual, command
 from dpop_middleware.replay.redis.vitals import ServerInfo, parse_info
 
@@ -242,7 +242,7 @@ async def first_answer(questions: Iterable[Coroutine[Any, Any, T | None]], *, of
     that is wrong doesn't decide either: the result is what most say of those that answer soon after the
     first. Raises the last error, or a `RedisError` when all answers were None.
     """
-    tasks = {asyncio.ensure_future(question) for question in questions}
+    tasks = {begin(question, name="dpop replay store question") for question in questions}
     pending, answers = tasks, Counter[T]()
     failure: BaseException = RedisError("no server gave an answer")
     try:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from dpop_middleware._runtime import begin
 from dpop_middleware.replay.redis.anchors import Sights
 from dpop_middleware.replay.redis.connection import Connect, Connection, inspect
 from dpop_middleware.replay.redis.fence import Fence
@@ -198,7 +199,7 @@ class Server:
 
     def _start_opening(self, offset: float | None) -> Opening:
         # Not in the context of the request that needs it.
-        opening = self._loop.create_task(self._open(offset), context=contextvars.Context())
+        opening = begin(self._open(offset), name="dpop replay store opening", context=contextvars.Context())
         opening.add_done_callback(self._opened)
         self._opening = opening
         return opening
@@ -226,11 +227,11 @@ class Server:
         limit = max(timeout * _OPENING_TAKES, SHORTEST_OPENING)
         alone = max(timeout, SHORTEST_OPENING) / 2
         left = limit - alone
-        attempts = [self._loop.create_task(self._attempt(offset, limit))]
+        attempts = [begin(self._attempt(offset, limit), name="dpop replay store attempt")]
         try:
             await asyncio.wait(attempts, timeout=alone)
             if not attempts[0].done():
-                attempts.append(self._loop.create_task(self._attempt(offset, left)))
+                attempts.append(begin(self._attempt(offset, left), name="dpop replay store attempt"))
             done, _ = await asyncio.wait(attempts, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             first = next((attempt for attempt in attempts if attempt in done), None)
             if first is None:

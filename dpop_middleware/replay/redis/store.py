@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Self, Unpack
 
+from dpop_middleware._runtime import begin
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.replay.memory import MemoryReplayStore
 from dpop_middleware.replay.redis.anchors import Sights
@@ -141,7 +142,7 @@ class RedisReplayStore:
         try:
             async with asyncio.timeout(self._settings.timeout * 2):
                 # In a task: the errors there have nothing of what the caller is handling.
-                servers = await asyncio.create_task(self._servers())
+                servers = await begin(self._servers(), name="dpop replay store servers")
                 nodes = await asyncio.gather(*(self._node(*server) for server in servers))
         except Exception as error:  # noqa: BLE001 - as in `_node`
             nodes = [NodeHealth(address=self._endpoint.name, error=cause(error))]
@@ -160,7 +161,7 @@ class RedisReplayStore:
         """
         loop = asyncio.get_running_loop()
         self._session(loop).writer.open()
-        look = loop.create_task(self._warn(), name="dpop replay store check")
+        look = begin(self._warn(), name="dpop replay store check")
         self._looks.add(look)
         look.add_done_callback(self._looks.discard)
 

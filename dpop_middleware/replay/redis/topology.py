@@ -15,6 +15,7 @@ from typing import Final, Protocol, TypeGuard
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import InvalidResponse
 
+from dpop_middleware._runtime import begin
 from dpop_middleware.replay.redis.anchors import Anchor
 from dpop_middleware.replay.redis.clocks import Moments, is_behind
 from dpop_middleware.replay.redis.connection import ask, first_answer
@@ -78,7 +79,10 @@ async def identities_among(
     `ahead` is as in `Present`, but of the event loop's clock.
     """
     found: set[bytes] = set()
-    pending = {asyncio.ensure_future(_had(cluster, node, wanted, timeout, ahead)) for node in nodes}
+    pending = {
+        begin(_had(cluster, node, wanted, timeout, ahead), name="dpop replay store question")
+        for node in nodes
+    }
     try:
         while pending and not wanted <= found:
             done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
@@ -238,7 +242,7 @@ class Inquiry:
     def look(self) -> None:
         """Ask, if there is something to ask and no inquiry is running."""
         if self._task is None and self._around is not None and self._fence.standing.foreign:
-            self._task = self._loop.create_task(
+            self._task = begin(
                 self._ask(self._around), name="dpop replay store inquiry", context=contextvars.Context()
             )
 

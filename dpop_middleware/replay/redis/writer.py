@@ -26,6 +26,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Literal
 
+from dpop_middleware._runtime import begin
 from dpop_middleware.replay.breaker import CircuitBreaker
 from dpop_middleware.replay.redis.anchors import Sights
 from dpop_middleware.replay.redis.batch import Again, Batch
@@ -67,7 +68,7 @@ class Writer:
         self._has_to_survey = self._watches = self._reopening = self.closed = False
         self._idle: Connection | None = None  # where a write is sent at once, without the task
         context = contextvars.Context()  # not that of the first request
-        self._task = self._loop.create_task(self._run(), name=f"dpop replay store {name}", context=context)
+        self._task = begin(self._run(), name=f"dpop replay store {name}", context=context)
 
     @property
     def is_quiet(self) -> bool:
