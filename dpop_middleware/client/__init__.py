@@ -12,6 +12,7 @@ From the top down:
     authorization.py  requests for an authorization code, by URL or pushed
     form_request.py   a form for an authorization server, and what its answer says
     proofs.py         the proof of each request, and what refusals say about the next one
+    bodies.py         the bodies of answers, of which no more is read than an honest server writes
     key.py            DPoPKey, the proofs that it signs, and which tokens they can be for
     private_keys.py   private keys, as JWKs and in files
     urls.py           the `htu` of a URL, where a token may go, and what each origin said last

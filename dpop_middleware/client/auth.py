@@ -22,15 +22,9 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from dpop_middleware import _options
 from dpop_middleware._runtime import installed, system_time
+from dpop_middleware.client.bodies import aread_a_little, aread_or_drop, read_a_little, read_or_drop
 from dpop_middleware.client.key import DPoPKey
-from dpop_middleware.client.proofs import (
-    Proofs,
-    aread_a_little,
-    aread_or_drop,
-    can_repeat,
-    read_a_little,
-    read_or_drop,
-)
+from dpop_middleware.client.proofs import Proofs, can_repeat
 from dpop_middleware.client.urls import OwnOrigins
 
 __all__ = ["DPoPAuth", "UncopiedHeaders"]

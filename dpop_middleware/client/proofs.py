@@ -3,15 +3,12 @@
 The one place where a request gets its proof and where a refusal is answered with a new proof: `DPoPAuth` and
 `DPoPTransport` send what `exchange` yields, each in its own way. What a server says about the next proof is
 remembered per origin. The requests are httpx2's or httpx's, which share interfaces but no classes.
-
-Of the body of a refusal only as much is read as an error has: a hostile server may never end it. What httpx2
-and httpx themselves read, of each response that isn't streamed, is not bounded here.
 """
 
 import re
-from collections.abc import AsyncIterator, Callable, Container, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Generator, Iterable, Mapping
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 from dpop_middleware import _options
 from dpop_middleware._runtime import installed
@@ -20,14 +17,10 @@ from dpop_middleware.client.urls import NEW_FORM, OriginMemory, request_origin, 
 
 __all__ = [
     "Proofs",
-    "aread_a_little",
-    "aread_or_drop",
     "can_repeat",
     "is_refused_for",
     "json_object",
     "one_nonce",
-    "read_a_little",
-    "read_or_drop",
 ]
 
 _ErrorCode: TypeAlias = Literal["use_dpop_nonce", "invalid_dpop_proof"]
@@ -45,16 +38,8 @@ _ERROR: Final[Mapping[_ErrorCode, re.Pattern[str]]] = {
 _MAX_OFFSET: Final = 300
 # `Date` has whole seconds, and a response takes a while.
 _LEAST_OFFSET: Final = 2
-# Much more than any error has; the same limit as for a token endpoint's answer.
-_MOST: Final = 64 * 1024
 
 _BYTES: Final = installed("ByteStream")
-_EMPTY: Final = _BYTES[0](b"")
-
-if TYPE_CHECKING:
-    _Stream = object
-else:
-    _Stream = type("_Stream", installed("SyncByteStream", "AsyncByteStream"), {})
 
 
 def one_nonce(values: Iterable[str]) -> str | None:
@@ -193,83 +178,6 @@ def _date(values: list[str]) -> float | None:
         return parsedate_to_datetime(values[0]).timestamp()
     except (ValueError, OverflowError):
         return None
-
-
-class _Begun(_Stream):
-    """A response's body: the parts that `takes` was given, and then `rest`."""
-
-    def __init__(self, stream: Any, rest: Any) -> None:
-        self.rest = rest
-        self._stream = stream
-        self._parts: list[bytes] = []
-        self._left = _MOST
-
-    def takes(self, part: bytes) -> bool:
-        """Keep the part that was read next; return whether more may be read."""
-        self._parts.append(part)
-        self._left -= len(part) + 1
-        return self._left > 0
-
-    @property
-    def elapsed(self) -> Any:
-        """How long everything took; httpx2 asks the body for it."""
-        return getattr(self._stream, "elapsed", None)
-
-    def __iter__(self) -> Iterator[bytes]:
-        yield from self._parts
-        yield from self.rest
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for part in self._parts:
-            yield part
-        async for part in self.rest:
-            yield part
-
-    def close(self) -> None:
-        self._stream.close()
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-
-def read_a_little(response: Any) -> bool:
-    """Read the body of a sync client's response, and return True; a long one remains to be streamed."""
-    if response.is_stream_consumed:
-        return True
-    rest = iter(response.stream)
-    begun = response.stream = _Begun(response.stream, rest)
-    for part in rest:
-        if not begun.takes(part):
-            return False
-    response.read()
-    return True
-
-
-async def aread_a_little(response: Any) -> bool:
-    """Read the body of an async client's response, as `read_a_little`."""
-    if response.is_stream_consumed:
-        return True
-    rest = aiter(response.stream)
-    begun = response.stream = _Begun(response.stream, rest)
-    async for part in rest:
-        if not begun.takes(part):
-            return False
-    await response.aread()
-    return True
-
-
-def read_or_drop(response: Any) -> None:
-    """Read the body of a sync client's response, or drop the connection where it is long."""
-    if not read_a_little(response):
-        response.stream = _Begun(response.stream, _EMPTY)
-        response.read()
-
-
-async def aread_or_drop(response: Any) -> None:
-    """Read the body of an async client's response, as `read_or_drop`."""
-    if not await aread_a_little(response):
-        response.stream = _Begun(response.stream, _EMPTY)
-        await response.aread()
 
 
 def json_object(response: Any) -> dict[str, Any]:

@@ -14,16 +14,9 @@ from dpop_middleware import _options
 from dpop_middleware._request.secure_url import checked_hosts, checked_url
 from dpop_middleware._request.uri import normalize
 from dpop_middleware._runtime import installed, library_of, system_time
+from dpop_middleware.client.bodies import aread_a_little, aread_or_drop, read_a_little, read_or_drop
 from dpop_middleware.client.key import DPoPKey
-from dpop_middleware.client.proofs import (
-    Proofs,
-    aread_a_little,
-    aread_or_drop,
-    can_repeat,
-    json_object,
-    read_a_little,
-    read_or_drop,
-)
+from dpop_middleware.client.proofs import Proofs, can_repeat, json_object
 from dpop_middleware.client.token_request import TokenRequestError
 from dpop_middleware.client.urls import OwnOrigins, named_urls, origin_of, request_origin, target_of
 

@@ -129,6 +129,56 @@ async def test_a_compressed_error_is_read(kind: str, way: str, answering: Answer
     assert len(server.seen) == 2
 
 
+def compressed(coding: str) -> bytes:
+    """A few kilobytes that decode to a thousand times as much."""
+    much = gzip.compress(b'{"error": "use_dpop_nonce"}' + b" " * 4_000_000)
+    return gzip.compress(much) if "," in coding else much
+
+
+@pytest.mark.parametrize("coding", ["gzip", "gzip, gzip"])
+@pytest.mark.parametrize("way", ["auth", "transport"])
+class TestOfACompressedRefusalThatIsVeryLong:
+    async def test_it_is_not_decoded_but_streamed(
+        self, kind: str, way: str, coding: str, answering: Answering
+    ) -> None:
+        body = compressed(coding)
+        headers = JSON | {"dpop-nonce": "n", "content-encoding": coding}
+        with answering(lambda _: Answer(401, headers, body)) as server:
+            async with client_of(kind, way, server.origin) as client:
+                answer = await client.send(client.client.build_request("GET", server.origin), stream=True)
+                assert (answer.status_code, answer.is_stream_consumed) == (401, False)
+                assert await beginning(client, answer) == body[:100_000]
+        assert len(server.seen) == 1
+
+    async def test_it_is_not_decoded_where_the_request_is_repeated(
+        self, kind: str, way: str, coding: str, answering: Answering
+    ) -> None:
+        headers = CHALLENGE | {"dpop-nonce": "n", "content-encoding": coding}
+
+        def handler(seen: Seen) -> Answer:
+            return Answer() if "nonce" in seen.proof else Answer(401, headers, compressed(coding))
+
+        with answering(handler) as server:
+            async with client_of(kind, way, server.origin) as client:
+                answer = await client.request("GET", server.origin)
+        assert answer.status_code == 200
+        assert [refused.content for refused in answer.history] == [b""] * (way == "auth")
+
+
+@pytest.mark.parametrize("way", ["auth", "transport"])
+async def test_a_refusal_that_can_not_be_decoded_is_dropped_where_the_request_is_repeated(
+    kind: str, way: str, answering: Answering
+) -> None:
+    headers = CHALLENGE | {"dpop-nonce": "n", "content-encoding": "gzip"}
+
+    def handler(seen: Seen) -> Answer:
+        return Answer() if "nonce" in seen.proof else Answer(401, headers, b"not compressed")
+
+    with answering(handler) as server:
+        async with client_of(kind, way, server.origin) as client:
+            assert (await client.request("GET", server.origin)).status_code == 200
+
+
 async def test_a_refusal_that_was_in_memory_from_the_beginning_stays_there(kind: str) -> None:
     module: Any = httpx2 if kind.startswith("httpx2") else httpx
     nonces: list[bool] = []
