@@ -25,6 +25,8 @@ from dpop_middleware.client.form_request import (
     form_request,
     keyword_arguments,
     optional_parameters,
+    posted,
+    posted_async,
     seconds_in,
     text_in,
     what_it_granted,
@@ -208,8 +210,7 @@ def push_authorization_request(
     given = keyword_arguments("push_authorization_request", options, PushedRequestOptions)
     check_kind(client, "Client")
     request = _request(client, endpoint, **given)
-    response = client.post(**request)
-    return _pushed(response.status_code, response.content, options["client_id"])
+    return _pushed(*posted(client, request), options["client_id"])
 
 
 async def push_authorization_request_async(
@@ -219,12 +220,11 @@ async def push_authorization_request_async(
     given = keyword_arguments("push_authorization_request_async", options, PushedRequestOptions)
     check_kind(client, "AsyncClient")
     request = _request(client, endpoint, **given)
-    response = await client.post(**request)
-    return _pushed(response.status_code, response.content, options["client_id"])
+    return _pushed(*await posted_async(client, request), options["client_id"])
 
 
 def _request(client: Any, endpoint: str, **given: Any) -> dict[str, Any]:
-    """Return the arguments of the client's `post`."""
+    """Return the arguments of `posted`."""
     asked = {name: given.pop(name) for name in _ASKED if name in given}
     data = _code_request_parameters(client_id=given["client_id"], key=given["key"], **asked)
     return form_request(client, endpoint, data, option="endpoint", **given)

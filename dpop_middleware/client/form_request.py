@@ -18,9 +18,9 @@ from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.jose import JOSEError, strict
 
 if TYPE_CHECKING:
-    from dpop_middleware.client import auth
+    from dpop_middleware.client import auth, bodies
 else:
-    auth = Deferred("dpop_middleware.client.auth")
+    auth, bodies = Deferred("dpop_middleware.client.auth"), Deferred("dpop_middleware.client.bodies")
 
 __all__ = [
     "NO_PARAMETERS",
@@ -37,6 +37,8 @@ __all__ = [
     "form_request",
     "keyword_arguments",
     "optional_parameters",
+    "posted",
+    "posted_async",
     "seconds_in",
     "text_in",
     "what_it_granted",
@@ -49,7 +51,6 @@ Form: TypeAlias = Mapping[str, str | tuple[str, ...]]
 
 NO_PARAMETERS: Final[Mapping[str, str]] = MappingProxyType({})
 _PARAMETERS: Final = "a mapping, or a synchronous function that returns one"
-_MAX_ANSWER: Final = 64 * 1024
 # RFC 6749 section 5.2; a line break would let a server forge a line of the log.
 _READABLE: Final = re.compile(r"[\x20-\x21\x23-\x5b\x5d-\x7e]{1,512}", re.ASCII)
 
@@ -142,7 +143,7 @@ def checked_request(client: Any, option: str, url: str, insecure_http_hosts: Col
 
     `option` is what the user calls `url`. Raises ConfigurationError.
     """
-    fits = _options.provides(client, "build_request", "post")
+    fits = _options.provides(client, "build_request", "stream")
     part("client", client, "a client of httpx2 or httpx", fits=fits)
     part(option, url, "an https URL", fits=url is not None)
     # A client with a base_url turns a path into the URL that is then called.
@@ -171,7 +172,7 @@ def form_request(
     parameters: Parameters = NO_PARAMETERS,
     insecure_http_hosts: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Return the arguments of the `post` of an httpx2 or httpx `client`; redirects are not followed.
+    """Return the arguments of `posted`; redirects are not followed.
 
     `data` is the form without the client's authentication, and takes precedence over it, as the user's
     `parameters` do over both; `option` is what the user calls `url`, for errors. Raises ConfigurationError
@@ -222,6 +223,18 @@ def _proofs_only(
     return key
 
 
+def posted(client: Any, request: Mapping[str, Any]) -> tuple[int, bytes]:
+    """Send a request of `form_request`; return the answer's status, and its body unless that is too long."""
+    with client.stream("POST", **request) as response:
+        return response.status_code, response.content if bodies.read_a_little(response) else b""
+
+
+async def posted_async(client: Any, request: Mapping[str, Any]) -> tuple[int, bytes]:
+    """Do as `posted` does, with an async client."""
+    async with client.stream("POST", **request) as response:
+        return response.status_code, response.content if await bodies.aread_a_little(response) else b""
+
+
 def what_it_granted(status: int, content: bytes, *, expected: int, endpoint: str) -> dict[str, Any]:
     """Return the JSON object of a successful answer.
 
@@ -240,7 +253,7 @@ def what_it_granted(status: int, content: bytes, *, expected: int, endpoint: str
         raise TokenRequestError(message, status=status, error=code)
     if found is None:
         raise TokenRequestError(
-            f"the answer of {endpoint} is not a JSON object of at most {_MAX_ANSWER // 1024} KiB",
+            f"the answer of {endpoint} is not a JSON object of at most {bodies.MOST // 1024} KiB",
             status=status,
         )
     return answer
@@ -251,7 +264,7 @@ def _readable(value: object) -> str | None:
 
 
 def _answer(content: bytes) -> dict[str, Any] | None:
-    if len(content) > _MAX_ANSWER:
+    if len(content) > bodies.MOST:
         return None
     try:
         return strict.parse_document(content)

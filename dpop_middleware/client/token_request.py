@@ -17,6 +17,8 @@ from dpop_middleware.client.form_request import (
     form_request,
     keyword_arguments,
     optional_parameters,
+    posted,
+    posted_async,
     seconds_in,
     text_in,
     what_it_granted,
@@ -155,8 +157,7 @@ def fetch_token(
     given = keyword_arguments("fetch_token", options, TokenRequestOptions)
     check_kind(client, "Client")
     request = _request(client, token_endpoint, grant, **given)
-    response = client.post(**request)
-    return _token_response(response.status_code, response.content)
+    return _token_response(*posted(client, request))
 
 
 async def fetch_token_async(
@@ -169,8 +170,7 @@ async def fetch_token_async(
     given = keyword_arguments("fetch_token_async", options, TokenRequestOptions)
     check_kind(client, "AsyncClient")
     request = _request(client, token_endpoint, grant, **given)
-    response = await client.post(**request)
-    return _token_response(response.status_code, response.content)
+    return _token_response(*await posted_async(client, request))
 
 
 def checked_grant(grant: Grant) -> Grant:
@@ -188,7 +188,7 @@ def _request(
     resource: str | Iterable[str] | None = None,
     **others: Any,
 ) -> dict[str, Any]:
-    """Return the arguments of the client's `post`; `others` are what `form_request` takes."""
+    """Return the arguments of `posted`; `others` are what `form_request` takes."""
     data = {
         "grant_type": checked_grant(grant).grant_type,
         **grant.parameters(),

@@ -100,10 +100,7 @@ class DPoPTransport(_Transport):
         while True:
             response = inner.handle_request(outgoing)
             try:
-                if outgoing in self._endpoints:
-                    response.read()
-                    response = _in_memory(response, response.content)
-                elif self._for_apis.needs_body(response) and read_a_little(response):
+                if self._is_read(outgoing, response) and read_a_little(response):
                     response = _in_memory(response, response.content)
                 response.request = outgoing
                 outgoing = flow.send(response)
@@ -122,10 +119,7 @@ class DPoPTransport(_Transport):
         while True:
             response = await inner.handle_async_request(outgoing)
             try:
-                if outgoing in self._endpoints:
-                    await response.aread()
-                    response = _in_memory(response, response.content)
-                elif self._for_apis.needs_body(response) and await aread_a_little(response):
+                if self._is_read(outgoing, response) and await aread_a_little(response):
                     response = _in_memory(response, response.content)
                 response.request = outgoing
                 outgoing = flow.send(response)
@@ -151,6 +145,9 @@ class DPoPTransport(_Transport):
             if self._inner is None:
                 self._inner = getattr(library_of(request), default)()
             return self._inner
+
+    def _is_read(self, request: Any, response: Any) -> bool:
+        return request in self._endpoints or self._for_apis.needs_body(response)
 
     def _flow(self, request: Any) -> Generator[Any, Any, Any]:
         """Yield each request to send, receive its response, and return the response for the client."""
@@ -233,8 +230,8 @@ class _TokenEndpoints:
     def for_the_client(self, response: Any) -> bytes | None:
         """Return the body to give to the client in place of the response's own, None to keep that.
 
-        Raises TokenRequestError for a token that is not bound, and for a redirect to another origin or to an
-        endpoint that isn't named.
+        Raises TokenRequestError for a token that is not bound, for an answer too long to be read, which may
+        have one, and for a redirect to another origin or to an endpoint that isn't named.
         """
         status = response.status_code
         if response.has_redirect_location:
@@ -243,6 +240,8 @@ class _TokenEndpoints:
                 raise TokenRequestError("the token endpoint redirects to another origin", status=status)
             if self._named and target not in self._named:
                 raise TokenRequestError("the token endpoint redirects to another endpoint", status=status)
+        if response.is_success and not response.is_stream_consumed:
+            raise TokenRequestError("the token endpoint's answer is longer than 64 KiB", status=status)
         answer = json_object(response) if response.is_success else {}
         token_type = str(answer.get("token_type")).lower()
         if token_type == "bearer" and "access_token" in answer:

@@ -1,4 +1,4 @@
-"""Only as much of a refusal is read as an error has: all four kinds of client against a real server."""
+"""Only as much is read as an honest server writes: all four kinds of client against a real server."""
 
 import asyncio
 import gzip
@@ -10,7 +10,17 @@ import httpx
 import httpx2
 import pytest
 
-from dpop_middleware.client import DPoPAuth, DPoPKey, DPoPTransport
+from dpop_middleware.client import (
+    ClientCredentials,
+    DPoPAuth,
+    DPoPKey,
+    DPoPTransport,
+    TokenRequestError,
+    fetch_token,
+    fetch_token_async,
+    push_authorization_request,
+    push_authorization_request_async,
+)
 from tests.support.clients import CHALLENGE, CLIENTS, JSON, Answer, Answering, Caller, Seen, caller, running
 
 KEY = DPoPKey.generate()
@@ -25,6 +35,7 @@ class Endless:
     """A server that refuses each request without nonce, with an answer that (nearly) never ends."""
 
     def __init__(self) -> None:
+        self.status = 401
         self.headers: dict[str, str] = {}
         self.most = 0
         self.origin = ""
@@ -37,7 +48,7 @@ class Endless:
             return
         left = asyncio.ensure_future(receive())
         headers = [(name.encode(), value.encode()) for name, value in self.headers.items()]
-        await send({"type": "http.response.start", "status": 401, "headers": headers})
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
         for parts in range(PARTS):
             if left.done():
                 break
@@ -57,7 +68,7 @@ def served() -> Generator[Endless]:
 
 @pytest.fixture
 def endless(served: Endless) -> Endless:
-    served.most = 0
+    served.most, served.status, served.headers = 0, 401, {}
     return served
 
 
@@ -127,6 +138,50 @@ async def test_a_compressed_error_is_read(kind: str, way: str, answering: Answer
             answer = await client.request("GET", server.origin)
     assert answer.status_code == 200
     assert len(server.seen) == 2
+
+
+@pytest.mark.parametrize("status", [200, 201, 400, 503])
+class TestOfAnEndlessAnswerOfAnAuthorizationServer:
+    async def test_a_token_request_has_an_end(self, kind: str, status: int, endless: Endless) -> None:
+        endless.status = status
+        async with caller(kind) as client:
+            fetch: Any = fetch_token_async if client.is_async else fetch_token
+            with pytest.raises(TokenRequestError) as caught:
+                await in_thread(client, fetch, endless.origin, ClientCredentials(), key=KEY, client_id="c")
+        assert caught.value.status == status
+        assert endless.most < PARTS
+
+    async def test_a_pushed_request_has_an_end(self, kind: str, status: int, endless: Endless) -> None:
+        endless.status = status
+        of_the_code = {"redirect_uri": "https://app.example/cb", "code_challenge": "challenge"}
+        async with caller(kind) as client:
+            push: Any = push_authorization_request_async if client.is_async else push_authorization_request
+            with pytest.raises(TokenRequestError) as caught:
+                await in_thread(client, push, endless.origin, key=KEY, client_id="c", **of_the_code)
+        assert caught.value.status == status
+        assert endless.most < PARTS
+
+    async def test_below_the_client_of_others_a_token_that_can_not_be_checked_is_refused(
+        self, kind: str, status: int, endless: Endless
+    ) -> None:
+        endless.status = status
+        async with caller(kind, transport=DPoPTransport(KEY)) as client:
+            request = client.client.build_request("POST", endless.origin, data={"grant_type": "x"})
+            if status < 400:
+                with pytest.raises(TokenRequestError, match="longer than 64 KiB") as caught:
+                    await client.send(request, stream=True)
+                assert caught.value.status == status
+            else:
+                answer = await client.send(request, stream=True)
+                assert (answer.status_code, answer.is_stream_consumed) == (status, False)
+                assert await beginning(client, answer) == (PART * 7)[:100_000]
+        assert endless.most < PARTS
+
+
+async def in_thread(client: Caller, function: Any, *arguments: Any, **options: Any) -> Any:
+    if client.is_async:
+        return await function(client.client, *arguments, **options)
+    return await asyncio.to_thread(function, client.client, *arguments, **options)
 
 
 def compressed(coding: str) -> bytes:
