@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from dpop_middleware.errors import ConfigurationError
 
 __all__ = [
+    "CONTROL",
     "HTTP_TOKEN",
     "SCOPE_TOKEN",
     "choice",
@@ -50,10 +51,12 @@ HTTP_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 """One scope (RFC 6749 section 3.3). No such token can end the quoted string of a challenge."""
 
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+"""A control character: no credential has one (RFC 6749 appendix A)."""
+
 _LARGEST_FLOAT = math.nextafter(math.inf, 0)
 _LONGEST_NAMESPACE = 200
 _SHORTEST_SECRET = 32
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def refused(name: str, takes: str, value: object) -> ConfigurationError:
@@ -153,7 +156,7 @@ def credential(name: str, value: object) -> str:
 
     The message has only what is wrong with it: a file that holds a secret often ends in a line break.
     """
-    if isinstance(value, str) and value and not _CONTROL.search(value):
+    if isinstance(value, str) and value and not CONTROL.search(value):
         return value
     wrong = "one with a line break or another control character" if value else "an empty one"
     if not isinstance(value, str):

@@ -293,6 +293,6 @@ def seconds_in(answer: Mapping[str, Any], name: str, *, status: int, endpoint: s
 def text_in(answer: Mapping[str, Any], name: str, *, status: int, endpoint: str) -> str | None:
     """Return a member that is a string, None where there is none; raises TokenRequestError."""
     value = answer.get(name)
-    if value is not None and not isinstance(value, str):
-        raise TokenRequestError(f"{endpoint}'s {name} is not a string", status=status)
+    if value is not None and (not isinstance(value, str) or _options.CONTROL.search(value)):
+        raise TokenRequestError(f"{endpoint}'s {name} is not a string of visible characters", status=status)
     return value

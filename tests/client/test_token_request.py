@@ -253,7 +253,9 @@ class TestAnswer:
             ({"expires_in": True}, "expires_in"),
             ({"expires_in": -1}, "expires_in"),
             ({"scope": ["notes:read"]}, "scope is not a string"),
+            ({"scope": "notes:read\x1b[2J"}, "scope is not a string"),
             ({"refresh_token": 7}, "refresh_token is not a string"),
+            ({"refresh_token": "r\n"}, "refresh_token is not a string of visible characters"),
         ],
     )
     async def test_an_answer_without_a_dpop_token_is_an_error(
