@@ -1,6 +1,7 @@
 """Access tokens that are renewed before they expire, by one request at a time (RFC 6749 section 6)."""
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -68,6 +69,18 @@ _NO_TOKEN: Final = (TokenRequestError, *installed("HTTPError"))
 _SHORTEST_PAUSE: Final = 1.0
 
 
+class _Process:
+    """What the callers of one process share: in a child nothing ends that was under way when it was forked.
+
+    `flight` is the request of an event loop, maybe of an earlier one.
+    """
+
+    def __init__(self) -> None:
+        # A listener, or a hook of the client, may call `discard` during a request.
+        self.lock = RLock()
+        self.flight: asyncio.Task[str] | None = None
+
+
 class TokenSource:
     """Gets an access token at the first call, and the next one before that token expires.
 
@@ -85,7 +98,8 @@ class TokenSource:
     and the others get its token or its error: a refresh token is sent once. If the server refuses a refresh
     token as an invalid grant, `grant` is used again where that is `ClientCredentials`. If no new token can be
     got, the current one is used until it expires, and half of its remaining lifetime passes before the next
-    attempt. A token whose lifetime the server doesn't state is used until `discard`.
+    attempt. A token whose lifetime the server doesn't state is used until `discard`. Make a source, and its
+    client, after a fork: two processes would share the client's connections and send one refresh token twice.
 
     Raises what `fetch_token` raises, and TokenRequestError with status 0 where a token expired and no grant
     can get another one. Not checked: whether the API accepts the token.
@@ -120,9 +134,7 @@ class TokenSource:
             self._options["resource"] = checked_resources(options["resource"])
         self._held = _NOTHING
         self._numbers = count(1)
-        # A listener, or a hook of the client, may call `discard` during a request.
-        self._lock = RLock()
-        self._flight: asyncio.Task[str] | None = None
+        self._processes: dict[int, _Process] = {}
         self._failures = 0
         self._failure: BaseException | None = None
 
@@ -131,7 +143,7 @@ class TokenSource:
         failures, current = self._failures, self._current()
         if current is not None:
             return current
-        with self._lock:
+        with self._here.lock:
             current = self._current()
             if current is not None:
                 return current
@@ -154,12 +166,17 @@ class TokenSource:
             return current
         return await asyncio.shield(self._shared_flight())
 
+    @property
+    def _here(self) -> _Process:
+        return self._processes.setdefault(os.getpid(), _Process())
+
     def _shared_flight(self) -> "asyncio.Task[str]":
-        with self._lock:
-            flight = self._flight
+        here = self._here
+        with here.lock:
+            flight = here.flight
             # A loop that ended with requests in flight never finishes them.
             if flight is None or flight.done() or not flight.get_loop().is_running():
-                flight = self._flight = begin(self._renewed_async(), name="dpop token request")
+                flight = here.flight = begin(self._renewed_async(), name="dpop token request")
                 # Where every caller was cancelled, nothing else retrieves its error.
                 flight.add_done_callback(lambda task: task.cancelled() or task.exception())
             elif flight.get_loop() is not asyncio.get_running_loop():
@@ -171,7 +188,7 @@ class TokenSource:
 
     def discard(self, access_token: str) -> None:
         """Renew this token at the next call, if it is the current one: after the API's `invalid_token`."""
-        with self._lock:
+        with self._here.lock:
             if self._held.access_token == access_token:
                 self._held = _Tokens(refresh_token=self._held.refresh_token, asked=self._held.asked)
 
@@ -249,7 +266,7 @@ class TokenSource:
         lifetime, renew_after = response.expires_in, None
         if lifetime is not None:
             renew_after = lifetime - min(self._leeway, lifetime / 2)
-        with self._lock:
+        with self._here.lock:
             if self._held.asked.number > asked.number:
                 # Another event loop got newer ones while this one was paused.
                 return self._held.access_token or response.access_token

@@ -2,10 +2,14 @@
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -584,3 +588,54 @@ def test_a_listener_may_discard_a_token() -> None:
     asked.join(60)
     assert not asked.is_alive()
     assert sources[0].token() == "token-2"
+
+
+FORKING = """
+import asyncio, os, signal, sys, threading
+sys.path.insert(0, sys.argv[1])
+import httpx2
+from dpop_middleware.client import ClientCredentials, DPoPKey, TokenSource
+
+parent = os.getpid()
+arrived = threading.Event()
+is_async = sys.argv[2] == "async"
+
+def answer(request):
+    arrived.set()
+    if os.getpid() == parent:
+        threading.Event().wait(600)
+    return httpx2.Response(200, json={"access_token": "token", "token_type": "DPoP"})
+
+async def answer_later(request):
+    arrived.set()
+    if os.getpid() == parent:
+        await asyncio.sleep(600)
+    return answer(request)
+
+kind, handler = (httpx2.AsyncClient, answer_later) if is_async else (httpx2.Client, answer)
+client = kind(transport=httpx2.MockTransport(handler))
+source = TokenSource(
+    client, "https://as.example.com/token", ClientCredentials(), key=DPoPKey.generate(), client_id="me"
+)
+
+def token():
+    return asyncio.run(source.token_async()) if is_async else source.token()
+
+threading.Thread(target=token, daemon=True).start()
+assert arrived.wait(60)
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    os._exit(token() != "token")
+_, status = os.waitpid(child, 0)
+os._exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_a_child_does_not_wait_for_its_parents_request(way: str) -> None:
+    root = str(Path(sys.modules["dpop_middleware"].__path__[0]).parent)
+    command = [sys.executable, "-W", "ignore", "-c", FORKING, root, way]
+    done = subprocess.run(command, capture_output=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
