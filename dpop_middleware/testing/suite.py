@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
+from dpop_middleware.client.bodies import aread_or_drop
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.client.proofs import one_nonce
 from dpop_middleware.jose.strict import parse_header, split
@@ -84,8 +85,9 @@ class CaseRun:
         return [("Authorization", f"{scheme} {token}"), *(("DPoP", proof) for proof in proofs)]
 
     async def send(self, headers: _Headers) -> httpx2.Response:
-        """Send the request once, and keep the nonce of the response."""
-        response = await self.client.request(self.target.method, self.target.url, headers=headers)
+        """Send the request once, and keep the nonce of the response; of a long body nothing is kept."""
+        async with self.client.stream(self.target.method, self.target.url, headers=headers) as response:
+            await aread_or_drop(response)
         self.nonce = one_nonce(response.headers.get_list("DPoP-Nonce")) or self.nonce
         return response
 

@@ -22,41 +22,11 @@ from dpop_middleware.client import (
     push_authorization_request_async,
 )
 from tests.support.clients import CHALLENGE, CLIENTS, JSON, Answer, Answering, Caller, Seen, caller, running
+from tests.support.endless import PART, PARTS, Endless
 
 KEY = DPoPKey.generate()
-PART = bytes(range(256)) * 64
-# Far more than all buffers in between hold.
-PARTS = 4096
 
 pytestmark = pytest.mark.parametrize("kind", CLIENTS)
-
-
-class Endless:
-    """A server that refuses each request without nonce, with an answer that (nearly) never ends."""
-
-    def __init__(self) -> None:
-        self.status = 401
-        self.headers: dict[str, str] = {}
-        self.most = 0
-        self.origin = ""
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        await receive()
-        if scope["path"] == "/good":
-            await send({"type": "http.response.start", "status": 200, "headers": []})
-            await send({"type": "http.response.body", "body": b"good"})
-            return
-        left = asyncio.ensure_future(receive())
-        headers = [(name.encode(), value.encode()) for name, value in self.headers.items()]
-        await send({"type": "http.response.start", "status": self.status, "headers": headers})
-        for parts in range(PARTS):
-            if left.done():
-                break
-            await send({"type": "http.response.body", "body": PART, "more_body": True})
-            self.most = max(self.most, parts + 1)
-            await asyncio.sleep(0)
-        await send({"type": "http.response.body"})
-        left.cancel()
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from dpop_middleware.testing.conformance import test_dpop_conformance as conform
 from dpop_middleware.testing.suite import CASES, Case, run_case
 from dpop_middleware.testing.target import Target
 from tests.support.clients import running
+from tests.support.endless import PARTS, Endless
 
 ISSUER = TestIssuer()
 NAMED = {case.name: case for case in CASES}
@@ -206,6 +207,15 @@ async def test_the_suite_runs_over_the_network(case: Case, origin: str) -> None:
     outcome = await run_case(case, Target.of(ISSUER, url=f"{origin}/notes"))
     skipped = {"unknown_nonce", "htu_with_default_port"}
     assert outcome.verdict == ("skipped" if case.name in skipped else "passed"), outcome
+
+
+@pytest.mark.parametrize("name", ["honest", "replayed"])
+async def test_of_an_answer_without_an_end_little_is_read(name: str) -> None:
+    app = Endless()
+    app.status = 200
+    with running(app) as origin:
+        outcome = await run_case(NAMED[name], Target.of(ISSUER, url=f"{origin}/notes"))
+    assert (outcome.verdict, app.most < PARTS) == ("passed" if name == "honest" else "failed", True)
 
 
 @pytest.mark.parametrize("case", ["honest", "wrong_htu", "no_proof", "replayed"])
