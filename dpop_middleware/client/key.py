@@ -23,6 +23,7 @@ from dpop_middleware.client.private_keys import (
     checked_password,
     exported,
     is_pem,
+    key_file,
     public_part,
     read_private,
     require_supported,
@@ -134,9 +135,10 @@ class DPoPKey:
     ) -> Self:
         """Load a key that `save` wrote, or any private PEM or JWK file; `password` opens a PEM file only.
 
-        Raises OSError when the file can't be read and ValueError for what is in it.
+        Raises OSError when the file can't be read and ValueError for what is in it, and for a key in place of
+        the file's name, which an OSError would show.
         """
-        data = as_utf8(Path(path).read_bytes())
+        data = as_utf8(key_file(path).read_bytes())
         if is_pem(data):
             return cls.from_pem(data, algorithm=algorithm, password=password)
         try:

@@ -1,7 +1,9 @@
 """Private keys of `cryptography`, and as JWKs (RFC 7518 section 6), and the files that hold them."""
 
 import codecs
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -18,6 +20,7 @@ __all__ = [
     "checked_password",
     "exported",
     "is_pem",
+    "key_file",
     "public_part",
     "read_private",
     "require_supported",
@@ -104,6 +107,14 @@ def usual_algorithm(jwk: Mapping[str, Any]) -> str:
 def public_part(jwk: Mapping[str, Any]) -> dict[str, Any]:
     """Return the members of the public key alone."""
     return {name: jwk[name] for name in REQUIRED_MEMBERS[jwk["kty"]] if name in jwk}
+
+
+def key_file(path: "str | os.PathLike[str]") -> Path:
+    """Return the option `path`; raises ValueError, without it, for a key in place of the name of its file."""
+    name = os.fspath(path)
+    if isinstance(name, bytes) or "-----BEGIN" in name or '"kty"' in name:
+        raise ValueError("load takes the name of a file, not the key itself: see from_pem and from_jwk")
+    return Path(name)
 
 
 def is_pem(data: bytes) -> bool:

@@ -8,6 +8,7 @@ import logging
 import pickle
 import stat
 import time
+import traceback
 import warnings
 from pathlib import Path
 from typing import Any
@@ -351,6 +352,17 @@ class TestLoading:
         key, file = DPoPKey.generate(), tmp_path / "key.pem"
         file.write_bytes(b"Bag Attributes\n    friendlyName: client\n" + key.to_pem())
         assert DPoPKey.load(file).jkt == key.jkt
+
+    @pytest.mark.parametrize("way", ["jwk", "pem", "bytes"])
+    def test_a_key_in_place_of_the_name_of_its_file_is_not_shown(self, way: str) -> None:
+        key = DPoPKey.generate()
+        pem = key.to_pem()
+        given: Any = {"jwk": json.dumps(key.private_jwk()), "pem": pem.decode(), "bytes": pem}[way]
+        with pytest.raises(ValueError, match="^load takes the name of a file, not the key itself") as caught:
+            DPoPKey.load(given)
+        secret = key.private_jwk()["d"] if way == "jwk" else pem.decode().splitlines()[1]
+        shown = "".join(traceback.format_exception(caught.value))
+        assert secret not in shown.replace("\\n", "\n")
 
     @pytest.mark.parametrize("content", ["[]", "", "kty=EC"])
     def test_a_file_that_is_no_key_is_refused(self, content: str, tmp_path: Path) -> None:
