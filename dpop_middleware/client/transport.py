@@ -45,7 +45,7 @@ class DPoPTransport(_Transport):
     - `key`: signs the proofs; the one that the tokens will be bound to.
     - `transport`: the transport below, sync or async as the client is; by default the library's own
       `HTTPTransport` or `AsyncHTTPTransport`, with its defaults. Give your own for HTTP/2, other trust, or a
-      proxy.
+      proxy: the client sends what its own `proxy` and `mounts` are for past this transport, as Bearer.
     - `origin`: where an access token may go: an http or https URL, or several, of which scheme, host and
       port count. By default the origin of the first request that carries one. An access token is removed from
       requests to other origins.
