@@ -269,6 +269,9 @@ def _write_private(path: Path, data: bytes, *, renamed: Path) -> None:
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
+            file.flush()
+            # Where the power fails, some file systems have the new name and not yet what is in the file.
+            os.fsync(descriptor)
         path.replace(renamed)
     except BaseException:
         path.unlink()

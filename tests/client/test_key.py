@@ -399,6 +399,23 @@ class TestSaving:
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         assert list(tmp_path.iterdir()) == [file]
 
+    def test_a_key_is_on_the_disk_before_it_replaces_another(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first, second = DPoPKey.generate(), DPoPKey.generate()
+        file = tmp_path / "key.jwk"
+        first.save(file)
+        synced: list[str] = []
+
+        def fsync(_descriptor: int) -> None:
+            (new,) = set(tmp_path.iterdir()) - {file}
+            synced.extend(DPoPKey.load(path).jkt for path in (new, file))
+
+        monkeypatch.setattr("os.fsync", fsync)
+        second.save(file, overwrite=True)
+        assert synced == [second.jkt, first.jkt]
+        assert DPoPKey.load(file).jkt == second.jkt
+
     def test_save_leaves_no_key_behind_when_it_fails(self, tmp_path: Path) -> None:
         directory = tmp_path / "key.jwk"
         directory.mkdir()
