@@ -88,7 +88,8 @@ class TokenSource:
         auth = DPoPAuth(key, source.token)  # or source.token_async, with an AsyncClient
 
     - `client`: the httpx2 or httpx client that sends the requests, sync for `token`, async for `token_async`,
-      without `auth` of its own. Its time-outs bound how long a caller waits.
+      without `auth` of its own. Its time-outs bound the wait for a connection and for each part
+      of an answer, not for the whole: under asyncio, `asyncio.timeout` around `token_async` does.
     - `grant`: how the first token is requested. A code is used once: later tokens need a refresh token.
     - `leeway`: seconds before its expiry at which a token is renewed, at most half of its lifetime.
     - `on_response`: called with each `TokenResponse`, for example to store a new refresh token.
