@@ -54,7 +54,11 @@ class Target:
 
     def __post_init__(self) -> None:
         named_origin("url", self.url)
-        if self.root_path and not urlsplit(self.url).path.startswith(f"{self.root_path}/"):
+        parts = urlsplit(self.url)
+        if "@" in parts.netloc:
+            takes = "a URL without user information, which would be sent in place of the token"
+            raise refused("url", takes, self.url)
+        if self.root_path and not parts.path.startswith(f"{self.root_path}/"):
             raise refused("root_path", "what the path of the URL begins with", self.root_path)
         # In one name, `in` would find every part of it.
         if isinstance(self.leave_out, (str, Mapping)) or not isinstance(self.leave_out, Collection):

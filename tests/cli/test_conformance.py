@@ -167,6 +167,7 @@ def test_an_answer_without_an_end_is_none(key_file: str) -> None:
         ("https://[::z]/", (), "the URL can't be used: "),
         ("https://api.example.test:99999/", (), "the URL can't be used: "),
         ("http://api.example.test/notes", (), "the token would be sent unencrypted: use https"),
+        ("https://ann:secret@api.example.test/", (), "not 'https://...@api.example.test/'"),
         ("https://api.example.test/", ("--method", "G T"), "the method is not an HTTP method name"),
         ("https://api.example.test/", ("--only", "nothing"), "there is no case nothing: choose from "),
         (

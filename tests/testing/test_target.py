@@ -19,6 +19,10 @@ URL = "https://api.example.com/v1/notes"
             {"url": URL, "root_path": "/v1/no"},
             "root_path takes what the path of the URL begins with, not '/v1/no'",
         ),
+        (
+            {"url": "https://ann:secret@api.example.test/"},
+            "url takes a URL without user information, which would be sent in place of the token, not 'https://",
+        ),
         ({"url": URL, "root_path": "v1"}, "root_path takes what the path of the URL begins with, not 'v1'"),
         # Each case whose name is a part of this one would be left out.
         ({"url": URL, "leave_out": "no_token"}, "leave_out takes a sequence of names of cases, such as"),
@@ -29,6 +33,7 @@ def test_an_option_that_a_target_does_not_take_is_named(options: dict[str, Any],
     with pytest.raises(ConfigurationError) as caught:
         Target.of(TestIssuer(), **options)
     assert str(caught.value).startswith(message)
+    assert "secret" not in str(caught.value)
 
 
 def test_a_target_is_made_of_an_issuer_and_options_that_fit() -> None:
