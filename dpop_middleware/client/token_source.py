@@ -64,8 +64,8 @@ class _Tokens:
 
 
 _NOTHING: Final = _Tokens()
-# What says that there is no new token: the server, or a client that can't reach it.
-_NO_TOKEN: Final = (TokenRequestError, *installed("HTTPError"))
+# What says that there is no new token: the server, or a client that can't reach it or read its Location.
+_NO_TOKEN: Final = (TokenRequestError, *installed("HTTPError", "InvalidURL"))
 _SHORTEST_PAUSE: Final = 1.0
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
+import httpx
 import httpx2
 import pytest
 from freezegun import freeze_time
@@ -218,6 +219,22 @@ def test_a_token_serves_to_its_end_where_the_next_one_is_refused(asking: Asking)
     with pytest.raises(TokenRequestError, match="invalid_grant"):
         token()
     assert server.grants == ["authorization_code", "refresh 1", "refresh 1"]
+
+
+@pytest.mark.parametrize("library", [httpx, httpx2])
+def test_a_token_serves_to_its_end_where_the_server_redirects_to_no_url(library: Any) -> None:
+    server = Server()
+
+    def answer(request: Any) -> Any:
+        if server.note(request) == 1:
+            return library.Response(200, content=server.answer(1).content)
+        return library.Response(307, headers={"location": "https:nowhere"})
+
+    source = server.source_of(library.Client(transport=library.MockTransport(answer)), MACHINE)
+    assert source.token() == "token-1"
+    server.now += 590
+    assert source.token() == "token-1"
+    assert len(server.asked) == 2
 
 
 def test_a_token_that_nothing_can_follow_serves_to_its_end(asking: Asking) -> None:
