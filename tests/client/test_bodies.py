@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import tracemalloc
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -21,6 +22,7 @@ from dpop_middleware.client import (
     push_authorization_request,
     push_authorization_request_async,
 )
+from dpop_middleware.client.bodies import MOST, aread_a_little, read_a_little
 from tests.support.clients import CHALLENGE, CLIENTS, JSON, Answer, Answering, Caller, Seen, caller, running
 from tests.support.endless import PART, PARTS, Endless
 
@@ -188,6 +190,25 @@ class TestOfACompressedRefusalThatIsVeryLong:
                 answer = await client.request("GET", server.origin)
         assert answer.status_code == 200
         assert [refused.content for refused in answer.history] == [b""] * (way == "auth")
+
+
+async def test_what_a_refusal_decodes_to_is_never_in_memory_as_a_whole(kind: str) -> None:
+    module: Any = httpx2 if kind.startswith("httpx2") else httpx
+    body = gzip.compress(b" " * 50_000_000)
+    assert len(body) < MOST
+
+    async def later() -> AsyncGenerator[bytes]:
+        yield body
+
+    content = later() if kind.endswith("-async") else iter([body])
+    response = module.Response(401, headers={"content-encoding": "gzip"}, content=content)
+    tracemalloc.start()
+    try:
+        short = await aread_a_little(response) if kind.endswith("-async") else read_a_little(response)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (short, peak < 1_000_000) == (False, True)
 
 
 @pytest.mark.parametrize("way", ["auth", "transport"])
