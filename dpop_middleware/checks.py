@@ -89,3 +89,5 @@ class Reason(StrEnum):
     NOT_JSON = "not_json"
     PRIVATE_KEY = "private_key"
     TOO_MANY = "too_many"
+    UNKNOWN_TICKET = "unknown_ticket"
+    UNLISTED_PAGE = "unlisted_page"

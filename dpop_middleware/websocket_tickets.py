@@ -10,7 +10,7 @@ import re
 import secrets as randomness
 import time
 from collections.abc import Collection, Sequence
-from typing import Final
+from typing import Final, cast
 
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -32,12 +32,13 @@ from dpop_middleware._judge.requirements import NOTHING_REQUIRED, bound_to_anoth
 from dpop_middleware._judge.verdicts import Authentication, refusal_of
 from dpop_middleware._request.request import MAX_FIELDS, ResourceRequest, credentials
 from dpop_middleware._runtime import check_event_loop
-from dpop_middleware.checks import Check
+from dpop_middleware.checks import Check, Reason
 from dpop_middleware.errors import (
     ConfigurationError,
     DPoPError,
     InvalidRequest,
     InvalidToken,
+    Refusal,
     Scheme,
 )
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
@@ -110,7 +111,7 @@ class WebSocketTickets:
         a connection that a ticket opened; ConfigurationError for a request that this server hasn't
         authenticated.
         """
-        scope: Scope = request.scope if isinstance(request, HTTPConnection) else request
+        scope = _scope_of(request)
         evidence, connection = None, Connection.of(scope)
         if "dpop" in scope:
             evidence = connection.evidence(self._api, scope["dpop"])
@@ -141,7 +142,9 @@ class WebSocketTickets:
         A connection that a ticket opened ends with the access token, as with `close_at_expiry`. A request
         without a ticket is passed on unchanged. A refused ticket is answered like any refused request, and so
         is a handshake with over 64 subprotocols or 256 header fields: none of them is searched for a ticket.
+        Raises ConfigurationError.
         """
+        options.part("app", app, "an ASGI application", fits=callable(app))
 
         async def redeeming(scope: Scope, receive: Receive, send: Send) -> None:
             carried = _NONE if scope["type"] not in AUTHENTICATED else take_tickets(scope, self._parameter)
@@ -205,7 +208,11 @@ class WebSocketTickets:
             )
         ticket = self._seal.open(carried.tickets[0])
         if ticket is None:
-            raise InvalidToken("the ticket is not valid here", check=Check.AUTHORIZATION)
+            raise InvalidToken(
+                "the ticket is not valid here",
+                check=Check.AUTHORIZATION,
+                refusal=Refusal(reason=Reason.UNKNOWN_TICKET),
+            )
         if not ticket.issued_at - WORKER_CLOCK_MARGIN <= now < ticket.expires_at:
             raise InvalidToken(
                 "the ticket has expired", check=Check.TOKEN_TIME, expected=now, actual=ticket.expires_at
@@ -226,12 +233,14 @@ class WebSocketTickets:
             named = [own]
         allowed = (own,) if self._origins is None else self._origins
         origin = _only_one(named)
-        if origin not in allowed or ticket.origin not in (None, origin):
+        is_unlisted = origin not in allowed
+        if is_unlisted or ticket.origin not in (None, origin):
             raise InvalidToken(
                 "a page of this origin may not use the ticket",
                 check=Check.AUTHORIZATION,
-                expected=allowed if ticket.origin is None else ticket.origin,
+                expected=allowed if is_unlisted else ticket.origin,
                 actual=named,
+                refusal=Refusal(reason=Reason.UNLISTED_PAGE if is_unlisted else None),
             )
 
     async def _mark_as_used(self, ticket: Ticket, token: AccessToken, now: float) -> None:
@@ -262,6 +271,13 @@ def _check_binding(token: AccessToken, ticket: Ticket, now: float) -> None:
     jkt = None if ticket.proof is None else ticket.proof.jkt
     if token.jkt != jkt or (jkt is None and "cnf" in token.claims):
         raise bound_to_another(token.jkt, jkt or "")
+
+
+def _scope_of(request: object) -> Scope:
+    scope = request.scope if isinstance(request, HTTPConnection) else request
+    fits = isinstance(scope, dict) and scope.get("type") in AUTHENTICATED
+    options.part("request", request, "a Starlette or FastAPI request, or an ASGI scope", fits=fits)
+    return cast("Scope", scope)
 
 
 def _only_one(values: Sequence[str]) -> str | None:

@@ -228,6 +228,28 @@ async def test_only_the_page_that_asked_may_open_the_connection(origin: str | No
     assert house.events[-1].check == Check.AUTHORIZATION
 
 
+async def test_the_refusal_of_a_page_that_is_not_listed_names_the_pages_that_are() -> None:
+    house = House(origins=[OTHER_PAGE])
+    assert not (await redeem(house.app, await house.get_ticket())).accepted
+    event = house.events[-1]
+    assert (event.expected, event.actual) == ((OTHER_PAGE,), [PAGE])
+    assert event.hint == "a page of another origin than the API's? name it in WebSocketTickets(origins=[…])"
+
+
+async def test_the_refusal_of_another_listed_page_names_the_one_that_asked() -> None:
+    house = House()
+    assert not (await redeem(house.app, await house.get_ticket(), origin=OTHER_PAGE)).accepted
+    event = house.events[-1]
+    assert (event.expected, event.actual, event.hint) == (PAGE, [OTHER_PAGE], None)
+
+
+async def test_the_refusal_of_a_ticket_under_another_secret_says_what_to_compare() -> None:
+    house = House()
+    house.tickets = house.tickets_of(house.api, b"another".ljust(32, b"!"))
+    assert not (await redeem(house.app, await house.get_ticket())).accepted
+    assert house.events[-1].hint == "does each worker have the same secret, also after a restart? or made up?"
+
+
 async def test_two_origin_fields_are_none() -> None:
     house = House()
     fields = [("Origin", PAGE)]
@@ -310,12 +332,13 @@ async def test_another_namespace_accepts_none_of_these_nonces() -> None:
         lambda ticket: "A" * 100_000,
     ],
 )
-async def test_a_nonce_that_was_never_issued_is_refused(forge: Callable[[str], str]) -> None:
+async def test_a_ticket_that_was_never_issued_is_refused(forge: Callable[[str], str]) -> None:
     house = House()
     ticket = await house.get_ticket()
     refused = await redeem(house.app, forge(ticket))
     assert (refused.accepted, refused.status) == (False, 401)
-    assert (house.events[-1].check, house.events[-1].hint) == (Check.AUTHORIZATION, None)
+    assert house.events[-1].check == Check.AUTHORIZATION
+    assert "the same secret" in str(house.events[-1].hint)
     assert (await redeem(house.app, ticket)).accepted
 
 
@@ -715,6 +738,12 @@ async def test_a_ticket_is_issued_to_who_was_authenticated_here() -> None:
         await issued_at(house, scope_of("/x", house.world.fields("/x")), "/ws")
 
 
+@pytest.mark.parametrize("request_", [None, "ticket", 1, {}, {"type": "lifespan"}, House])
+def test_a_ticket_is_issued_in_a_request_only(request_: Any) -> None:
+    with pytest.raises(ConfigurationError, match="request takes a Starlette or FastAPI request, or an ASGI"):
+        House().tickets.issue(request_, path="/ws")
+
+
 async def test_a_ticket_can_not_be_used_to_get_another() -> None:
     house = House()
     raised: list[DPoPError] = []
@@ -883,6 +912,9 @@ def test_wrong_options_are_refused() -> None:
         assert "short" not in str(raised.value)
     with pytest.raises(ConfigurationError, match="WebSocketTickets takes a ResourceServer first"):
         WebSocketTickets(object(), SECRET)  # type: ignore[arg-type]
+    for app in (None, "app", house.api):
+        with pytest.raises(ConfigurationError, match="app takes an ASGI application, not"):
+            house.tickets.middleware(app)  # type: ignore[arg-type]
 
 
 def test_a_carried_ticket_is_not_shown() -> None:

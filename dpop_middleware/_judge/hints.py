@@ -26,6 +26,14 @@ _MILLISECONDS = re.compile(r"\d{12,}(\.\d+)?")
 _MOST_LETTERS = 2
 _QUOTED = re.compile(r"""(['"])(.*?)\1""")
 
+_OF_REASON: Mapping[Reason | None, str] = MappingProxyType(
+    {
+        Reason.TOO_MANY: "a flood? or clients with one mistake: see the refusals before this one",
+        Reason.UNKNOWN_TICKET: "does each worker have the same secret, also after a restart? or made up?",
+        Reason.UNLISTED_PAGE: "a page of another origin than the API's? name it in "
+        "WebSocketTickets(origins=[…])",
+    }
+)
 _OF_ANY_PROOF: Mapping[Check, str] = MappingProxyType(
     {
         Check.JTI: "sent twice, by a retry, a proxy or a thief? each request needs a new proof; two servers "
@@ -215,8 +223,8 @@ def hint_of(error: DPoPError, request: ResourceRequest | None = None) -> str | N
     """
     if request is not None and (found := misplaced(error, request)) is not None:
         return found
-    if error.reason is Reason.TOO_MANY:
-        return "a flood? or clients with one mistake: see the refusals before this one"
+    if error.reason in _OF_REASON:
+        return _OF_REASON[error.reason]
     if error.check is Check.HTU:
         return _of_target(error.expected, error.actual)
     if error.check is Check.IAT:
