@@ -11,6 +11,7 @@ from dpop_middleware.checks import Check, Reason
 from dpop_middleware.errors import (
     DPoPError,
     InsufficientScope,
+    InsufficientUserAuthentication,
     InvalidDPoPProof,
     InvalidToken,
     UseDPoPNonce,
@@ -216,6 +217,15 @@ def _of_scopes(scopes: tuple[str, ...]) -> str | None:
     return 'are these the letters of one scope? write scopes=["…"], a list' if is_one_text else None
 
 
+def _of_requirement(error: InsufficientScope | InsufficientUserAuthentication) -> str | None:
+    if isinstance(error, InsufficientScope):
+        return _of_scopes(error.scopes)
+    if error.actual is None:
+        # Another login would bring the same token.
+        return "the token doesn't say: does the issuer write acr and auth_time into access tokens?"
+    return _of_time("auth_time", error.actual) if isinstance(error.actual, (int, float)) else None
+
+
 def hint_of(error: DPoPError, request: ResourceRequest | None = None) -> str | None:
     """Return a likely cause of `error` in one sentence, None if none is known.
 
@@ -235,8 +245,8 @@ def hint_of(error: DPoPError, request: ResourceRequest | None = None) -> str | N
         return "methods are case-sensitive: sign the method in upper case"
     if isinstance(error, UseDPoPNonce):
         return "the first answer brings a nonce in DPoP-Nonce: put it into a new proof and try once more"
-    if isinstance(error, InsufficientScope):
-        return _of_scopes(error.scopes)
+    if isinstance(error, (InsufficientScope, InsufficientUserAuthentication)):
+        return _of_requirement(error)
     if isinstance(error, InvalidDPoPProof):
         return _of_proof(error)
     return _of_token(error) if isinstance(error, InvalidToken) else None

@@ -11,12 +11,14 @@ import pytest
 from dpop_middleware import MemoryReplayStore, ResourceServer
 from dpop_middleware._judge import hints, misplaced
 from dpop_middleware._judge.hints import hint_of
+from dpop_middleware._judge.requirements import Requirements
 from dpop_middleware._log import escaped
 from dpop_middleware.checks import Check, Reason
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.errors import (
     DPoPError,
     InsufficientScope,
+    InsufficientUserAuthentication,
     InvalidDPoPProof,
     InvalidRequest,
     InvalidToken,
@@ -360,6 +362,30 @@ async def test_a_proof_that_isn_t_base64url_at_its_end_is_not_taken_for_one_by_a
 def test_the_letters_of_one_scope_have_a_hint(scopes: tuple[str, ...], words: str | None) -> None:
     """`Security(dpop, scopes="notes:read")` of FastAPI takes the text for a list."""
     assert hints.hint_of(InsufficientScope("it lacks a scope", scopes=scopes)) == words
+
+
+@pytest.mark.parametrize(
+    ("required", "claims", "words"),
+    [
+        ({"max_age": 60}, {}, "does the issuer write acr and auth_time into access tokens?"),
+        ({"max_age": 60}, {"auth_time": None}, "does the issuer write acr and auth_time into access tokens?"),
+        ({"acr_values": ["gold"]}, {}, "does the issuer write acr and auth_time into access tokens?"),
+        ({"max_age": 60}, {"auth_time": int(NOW * 1000)}, "auth_time is in milliseconds? it must be in"),
+        ({"max_age": 60}, {"auth_time": NOW - 61}, None),
+        ({"max_age": 60}, {"auth_time": "today"}, None),
+        ({"acr_values": ["gold"]}, {"acr": "bronze"}, None),
+        ({"acr_values": ["gold"]}, {"acr": "123456789012"}, None),
+    ],
+)
+def test_a_login_that_no_token_tells_of_has_a_hint(
+    required: dict[str, Any], claims: dict[str, Any], words: str | None
+) -> None:
+    """Without it a client would send its user to log in again and again."""
+    token = TestIssuer(audience=RESOURCE, clock=lambda: NOW).access_token(**claims)
+    with pytest.raises(InsufficientUserAuthentication) as caught:
+        Requirements(**required).check(token, now=NOW)
+    found = hint_of(caught.value)
+    assert (found is None) if words is None else (found is not None and words in found)
 
 
 @pytest.mark.parametrize(
