@@ -159,9 +159,8 @@ class Questions:
             task.add_done_callback(lambda _: self._ended(digest))
         await asyncio.wait({task}, timeout=self._patience)
         if not task.done():
-            return NoAnswer(
-                reason=f"no answer within {self._patience:g} s", of_made_up=digest in self._waiting
-            )
+            late = self._at_endpoint(f"no answer within {self._patience:g} s")
+            return NoAnswer(reason=late, of_made_up=digest in self._waiting)
         return NoAnswer(reason="the verifier was closed") if task.cancelled() else task.result()
 
     async def probe(self, token: str) -> str | None:
@@ -174,7 +173,9 @@ class Questions:
             return None
         except (TimeoutError, EndpointError, MalformedAnswer, Unavailable) as error:
             # A server that calls a made-up token malformed may work all the same.
-            return None if isinstance(error, EndpointError) and error.declined else _reason(error)
+            if isinstance(error, EndpointError) and error.declined:
+                return None
+            return self._reason(error, self._patience)
         return "the endpoint calls a made-up token active"
 
     async def aclose(self) -> None:
@@ -192,7 +193,7 @@ class Questions:
             async with asyncio.timeout(self._timeout):
                 await self._endpoint.locate()
         except (TimeoutError, EndpointError) as error:
-            _LOG.warning("the introspection endpoint can't be found: %s", _reason(error))
+            _LOG.warning("the introspection endpoint can't be found: %s", self._reason(error, self._timeout))
 
     def _refusal(self, *, known: bool) -> NoAnswer | None:
         breaker, now = self._breaker(known), time.monotonic()
@@ -261,7 +262,7 @@ class Questions:
     def _failed(
         self, error: TimeoutError | EndpointError | MalformedAnswer | Unavailable, *, known: bool
     ) -> NoAnswer:
-        reason = _reason(error)
+        reason = self._reason(error, self._timeout)
         if isinstance(error, EndpointError) and error.of_token:
             self._breaker(known).succeeded()
             if not known:
@@ -275,10 +276,14 @@ class Questions:
         asked_for = error.retry_after if isinstance(error, EndpointError) else None
         return NoAnswer(reason=reason, retry_after=asked_for or 1)
 
+    def _reason(self, error: Exception, seconds: float) -> str:
+        if isinstance(error, TimeoutError):
+            return self._at_endpoint(f"no complete answer within {seconds:g} s")
+        if isinstance(error, MalformedAnswer):
+            return self._at_endpoint(str(error))
+        if isinstance(error, Unavailable):
+            return f"{error.description}: {error.actual}"
+        return str(error)
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
-        return "no complete answer within the time limit"
-    if isinstance(error, Unavailable):
-        return f"{error.description}: {error.actual}"
-    return str(error)
+    def _at_endpoint(self, reason: str) -> str:
+        return reason if self.url is None else f"{self.url}: {reason}"

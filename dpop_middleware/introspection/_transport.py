@@ -38,7 +38,8 @@ _OF_THE_SENT_BODY: Final = frozenset({b"content-encoding", b"content-length", b"
 _LONGEST_RETRY_AFTER: Final = 60
 # Nothing can be asked now, or this server may not ask. Any other status is about one token.
 _OVERLOADED: Final = frozenset({408, 429, 502, 503, 504})
-_NOT_ALLOWED: Final = frozenset({401, 403, 404, 405, 407, *range(300, 400)})
+_UNAUTHORIZED: Final = frozenset({401, 403})
+_NOT_ALLOWED: Final = _UNAUTHORIZED | {404, 405, 407, *range(300, 400)}
 
 
 class EndpointError(Exception):
@@ -76,8 +77,9 @@ class NotNamedError(EndpointError):
 def error_of_status(url: str, status: int, retry_after: str) -> EndpointError:
     """Return the error for an answer of `url` with a status other than 200, and with this `Retry-After`."""
     of_token = status not in _OVERLOADED | _NOT_ALLOWED
+    likely = ": does the issuer know this client_authentication?" if status in _UNAUTHORIZED else ""
     return EndpointError(
-        f"{url}: the status is {status}, not 200",
+        f"{url}: the status is {status}, not 200{likely}",
         of_token=of_token,
         declined=of_token and status in range(400, 500),
         blocked=status in _NOT_ALLOWED,

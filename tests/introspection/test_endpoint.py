@@ -257,7 +257,8 @@ async def test_an_endpoint_that_the_metadata_name_no_more_is_asked_no_more(
         (answers(Content_Type="text/html"), "media type"),
         (answers(Content_Type="application/token-introspection+jwt"), "media type"),
         (answers(302, Location="https://evil.example/"), "the status is 302"),
-        (answers(401), "the status is 401"),
+        (answers(401), "the status is 401, not 200: does the issuer know this client_authentication?"),
+        (answers(403), "the status is 403, not 200: does the issuer know this client_authentication?"),
         (answers(400), "the status is 400"),
         (answers(500), "the status is 500"),
         (answers(503), "the status is 503"),
@@ -272,6 +273,7 @@ async def test_an_unusable_answer_is_503(
     assert isinstance(error, Unavailable)
     assert error.retry_after == 1
     assert error.check is Check.TOKEN_ACTIVE
+    assert str(error.actual).startswith(f"{issuer.endpoint}: ")
     assert reason in str(error.actual)
     assert token not in str(error.actual)
     issuer.behaves = None

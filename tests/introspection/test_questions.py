@@ -1,6 +1,7 @@
 """Made-up tokens and outages can neither flood the endpoint nor delay known tokens."""
 
 import asyncio
+import socket
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -336,12 +337,30 @@ async def test_no_request_waits_longer_than_a_second_and_the_answer_is_kept(
     assert issuer.asked_about(token) == 1
 
 
+async def test_a_question_whose_endpoint_is_not_found_in_time_says_so(verifier: Verifier) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        opaque = verifier(issuer=f"http://127.0.0.1:{silent.getsockname()[1]}", endpoint=None, timeout=0.2)
+        with pytest.raises(Unavailable) as caught:
+            await opaque.verify("any")
+    assert caught.value.actual == "no complete answer within 0.2 s"
+
+
+async def test_a_request_that_waits_too_long_names_the_endpoint(
+    issuer: IssuerOfOpaqueTokens, verifier: Verifier
+) -> None:
+    gate = Gate(issuer)
+    with pytest.raises(Unavailable) as caught:
+        await verifier(timeout=30, patience=0.1).verify(issuer.issue(JKT))
+    assert caught.value.actual == f"{issuer.endpoint}: no answer within 0.1 s"
+    gate.open = True
+
+
 async def test_a_question_has_a_deadline(issuer: IssuerOfOpaqueTokens, verifier: Verifier) -> None:
     opaque = verifier(timeout=0.2)
     gate = Gate(issuer)
     with pytest.raises(Unavailable) as caught:
         await opaque.verify(issuer.issue(JKT))
-    assert caught.value.actual == "no complete answer within the time limit"
+    assert caught.value.actual == f"{issuer.endpoint}: no complete answer within 0.2 s"
     gate.open = True
 
 
