@@ -98,6 +98,10 @@ class JWTOrOpaqueVerifier(_Several):
         takes = "an AccessTokenVerifier"
         options.part("jwt", jwt, takes, fits=options.provides(jwt, "verify"))
         self._opaque = options.part("opaque", opaque, takes, fits=options.provides(opaque, "verify"))
+        # A class derived from them may decrypt tokens first.
+        knows_jwts_only = type(opaque) in (JWTAccessTokenVerifier, MultiIssuerVerifier)
+        takes = "a verifier of opaque tokens, such as IntrospectionVerifier(…)"
+        options.part("opaque", opaque, takes, fits=not knows_jwts_only)
         check_members(jwt)
         check_members(opaque)
         self._names_issuer = len(issuers_of(jwt)) != 1 or issuers_of(jwt) != issuers_of(opaque)
@@ -235,7 +239,8 @@ class MultiIssuerVerifier(_Several):
         if verifier is None and self._resolved is not None:
             verifier = await self._resolved.verifier(issuer)
         if verifier is None:
-            raise another_issuer(issuer, self.issuers)
+            resolvable = () if self._resolved is None else ("an issuer that the resolver knows",)
+            raise another_issuer(issuer, (*self.issuers, *resolvable))
         verified = await verifier.verify(token)
         if verified.issuer != issuer:
             raise another_issuer(verified.issuer, issuer)

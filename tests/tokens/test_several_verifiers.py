@@ -126,6 +126,19 @@ async def test_the_token_of_another_issuer_is_refused(token: str) -> None:
     assert caught.value.expected == (A.issuer, B.issuer)
 
 
+@pytest.mark.parametrize("given", [[], [of_a()]])
+async def test_the_refusal_of_an_issuer_that_the_resolver_does_not_know_names_the_resolver(
+    given: list[JWTAccessTokenVerifier],
+) -> None:
+    async def nobody(_issuer: str) -> None:
+        return None
+
+    with pytest.raises(InvalidToken) as caught:
+        await MultiIssuerVerifier(given, resolver=nobody).verify(B.token())
+    known = tuple(one.issuer for one in (A,) if given)
+    assert caught.value.expected == (*known, "an issuer that the resolver knows")
+
+
 @pytest.mark.parametrize(
     ("issuer", "hint"),
     [

@@ -118,6 +118,26 @@ def test_a_value_that_is_no_verifier_is_refused(wrong: dict[str, Any]) -> None:
         JWTOrOpaqueVerifier(**parts)
 
 
+@pytest.mark.parametrize("swapped", [jwts(), MultiIssuerVerifier([jwts()])])
+def test_a_verifier_that_knows_jwts_only_is_not_taken_for_opaque_tokens(swapped: Any) -> None:
+    takes = r"opaque takes a verifier of opaque tokens, such as IntrospectionVerifier\(…\), not <"
+    with pytest.raises(ConfigurationError, match=takes):
+        JWTOrOpaqueVerifier(jwt=Remote(), opaque=swapped)
+
+
+class Decrypting(JWTAccessTokenVerifier):
+    """Takes a JWE in compact form, which has five segments."""
+
+    async def verify(self, token: str) -> AccessToken:
+        return await super().verify(".".join(token.split(".")[2:]))
+
+
+async def test_a_verifier_that_decrypts_jwts_is_taken_for_opaque_tokens() -> None:
+    decrypting = Decrypting(issuer=ISSUER.issuer, audience=str(ISSUER.audience), jwks=ISSUER.jwks())
+    both = JWTOrOpaqueVerifier(jwt=jwts(), opaque=decrypting)
+    assert (await both.verify(f"jwe.key.{ISSUER.token(sub='ann')}")).subject == "ann"
+
+
 class OfTheSameIssuer(Remote):
     issuers = (ISSUER.issuer,)
 
