@@ -2,8 +2,10 @@
 
 import asyncio
 import hashlib
+import inspect
 import json
 import os
+import re
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from pathlib import Path
@@ -23,10 +25,12 @@ from starlette.routing import Route
 from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.types import ASGIApp
 
+import dpop_middleware
 from dpop_middleware import DPoPMiddleware, MemoryReplayStore, RedisReplayStore, ResourceServer
 from dpop_middleware.authorization_server import TokenEndpoint, requested_jkt
 from dpop_middleware.client import DPoPAuth, DPoPKey
 from dpop_middleware.fastapi import DPoPSecurity
+from dpop_middleware.introspection import IntrospectionVerifier
 from dpop_middleware.jose import base64url
 from dpop_middleware.testing import ABSENT
 from dpop_middleware.testing.target import lifespan
@@ -46,7 +50,7 @@ from tests.support.reader import (
     replay,
     world_of,
 )
-from tests.support.readme import CHAPTERS, Block, blocks
+from tests.support.readme import CHAPTERS, Block, blocks, text_of
 from tests.support.replay import entry
 
 PAR = "https://auth.example.com/par"
@@ -643,3 +647,28 @@ async def test_each_snippet_does_what_the_text_says(
 def test_every_scenario_has_its_snippet(document: str) -> None:
     headings = [snippet.heading for snippet in blocks("python", document) if snippet.file is None]
     assert headings == [heading for heading, scenarios in scenarios_of(document).items() for _ in scenarios]
+
+
+def option_tables() -> list[tuple[str, str, list[str]]]:
+    """Of each table with a column of options: the chapter, the section around it, and the options."""
+    found: list[tuple[str, str, list[str]]] = []
+    for document in CHAPTERS:
+        for section in re.split(r"(?m)^#+ ", text_of(document)):
+            for table in re.findall(r"(?:^\|.*\n)+", section, re.MULTILINE):
+                head, _, *rows = [
+                    [cell.strip() for cell in line.strip("|\n").split("|")] for line in table.splitlines()
+                ]
+                if "option" in head:
+                    cells = " ".join(row[head.index("option")] for row in rows)
+                    found.append((document, section, re.findall(r"`(?:\w+\()?(\w+)", cells)))
+    return found
+
+
+def test_the_options_in_each_table_are_those_of_a_class_that_its_section_names() -> None:
+    assert len(option_tables()) > 3
+    public = {name: getattr(dpop_middleware, name) for name in dpop_middleware.__all__}
+    public["IntrospectionVerifier"] = IntrospectionVerifier
+    for document, section, options in option_tables():
+        named = [public[word] for word in re.findall(r"\w+", section) if isinstance(public.get(word), type)]
+        known = {option for one in named for option in inspect.signature(one).parameters}
+        assert set(options) <= known, f"{document}: where are these set?"
