@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx2
@@ -20,7 +21,8 @@ from websockets.typing import Origin
 from dpop_middleware import DPoPMiddleware, MemoryReplayStore, ResourceServer, WebSocketTickets
 from dpop_middleware.testing import TestIssuer
 from tests.support.adapters import SECRET
-from tests.support.servers import SERVERS, serving
+from tests.support.readme import text_of
+from tests.support.servers import SERVERS, ServerKind, serving
 
 PAGE = "https://app.example"
 ISSUER = TestIssuer(audience="https://api.example.test")
@@ -119,27 +121,50 @@ def test_an_event_source_has_its_ticket_in_the_url(page: Page) -> None:
     assert answers[0].text == "data: ann\n\n"
 
 
-@pytest.mark.parametrize("kind", ["uvicorn-httptools", "uvicorn-h11"])
-def test_the_access_log_of_uvicorn_has_no_ticket(kind: Any, caplog: pytest.LogCaptureFixture) -> None:
-    with serving(kind, app_at) as origin:
-        page = Page(origin)
-        loggers = [logging.getLogger(name) for name in ("uvicorn.access", "uvicorn.error")]
-        for logger in loggers:
-            logger.setLevel(logging.INFO)
-            logger.addHandler(caplog.handler)
-        try:
-            ticket = page.ticket("/events")
-            fields = {"Accept": "text/event-stream", "Origin": PAGE}
-            for _ in range(2):
-                httpx2.get(f"{origin}/events?a=1&ticket={ticket}", headers=fields, trust_env=False)
-            for_socket = page.ticket("/echo")
-            with page.socket("", query=f"?ticket={for_socket}") as socket:
-                assert socket.recv() == "ann"
-        finally:
+UVICORN: list[ServerKind] = ["uvicorn-httptools", "uvicorn-h11"]
+
+
+@contextmanager
+def logging_uvicorn(kind: ServerKind, caplog: pytest.LogCaptureFixture) -> Generator[Page]:
+    """Serve by uvicorn; what it logs until it has stopped is in `caplog`."""
+    loggers = [logging.getLogger(name) for name in ("uvicorn.access", "uvicorn.error")]
+    try:
+        with serving(kind, app_at) as origin:
             for logger in loggers:
-                logger.removeHandler(caplog.handler)
+                logger.setLevel(logging.INFO)
+                logger.addHandler(caplog.handler)
+            yield Page(origin)
+    finally:
+        for logger in loggers:
+            logger.removeHandler(caplog.handler)
+
+
+@pytest.mark.parametrize("kind", UVICORN)
+def test_the_access_log_of_uvicorn_has_no_ticket(kind: ServerKind, caplog: pytest.LogCaptureFixture) -> None:
+    with logging_uvicorn(kind, caplog) as page:
+        ticket = page.ticket("/events")
+        fields = {"Accept": "text/event-stream", "Origin": PAGE}
+        for _ in range(2):
+            httpx2.get(f"{page.origin}/events?a=1&ticket={ticket}", headers=fields, trust_env=False)
+        for_socket = page.ticket("/echo")
+        with page.socket("", query=f"?ticket={for_socket}") as socket:
+            assert socket.recv() == "ann"
     assert '"GET /events?a=1 HTTP/1.1" 200' in caplog.text
     assert '"GET /events?a=1 HTTP/1.1" 401' in caplog.text
     assert '"WebSocket /echo" [accepted]' in caplog.text
     assert ticket not in caplog.text
     assert for_socket not in caplog.text
+
+
+@pytest.mark.parametrize("kind", UVICORN)
+def test_the_chapter_names_every_error_that_uvicorn_logs_of_a_refused_handshake(
+    kind: ServerKind, caplog: pytest.LogCaptureFixture
+) -> None:
+    with logging_uvicorn(kind, caplog) as page:
+        with pytest.raises(InvalidStatus) as refused, page.socket("forged", "dpop.ticket"):
+            pass
+        assert refused.value.response.status_code == 401
+    assert '"WebSocket /echo" 401' in caplog.text
+    errors = {record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR}
+    chapter = " ".join(text_of("examples/websocket/README.md").split())
+    assert [error for error in errors if error not in chapter] == []
