@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from starlette.applications import Starlette
+from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 from dpop_middleware import (
@@ -218,6 +220,19 @@ async def test_a_missing_scope_is_403_with_its_challenge(world: World) -> None:
     assert refused.status == 403
     assert 'error="insufficient_scope"' in refused.challenges[0]
     assert (await ask(app, *question(), *world.fields("/notes", scopes=["notes:write"]))).status == 200
+
+
+async def test_each_mount_of_an_application_asks_for_scopes_of_its_own(world: World) -> None:
+    api = world.server()
+    mounts = [
+        Mount(f"/{scope}", ForwardAuth(api, secret=SHARED_SECRET, scopes=[scope]))
+        for scope in ("read", "write")
+    ]
+    app = Starlette(routes=mounts)
+    for scope, status in (("read", 403), ("write", 200)):
+        fields = [*question(), *world.fields("/notes", scopes=[scope])]
+        assert (await call(app, scope_of("/write/", fields))).status == status
+    assert (await call(app, scope_of("/write", question()))).status == 307, "hence the slash in the chapter"
 
 
 async def test_claims_and_one_of_several_scopes_can_be_asked_for(world: World) -> None:
