@@ -28,6 +28,9 @@ _FROM_QUOTED_PRINTABLE: Final = bytes.maketrans(b"\1", b"=")
 # A root path that looks the same decoded and percent-encoded, and that every router removes in the same way.
 _PLAIN_ROOT_PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9\-._~!$&'()*+,;=:@]+)+")
 
+# Of the patterns of routers, such as /notes/{id} and /notes/<id>, which never equal a path, and of URLs.
+_OF_PATTERNS_AND_URLS: Final = "*{}<>?#"
+
 
 class Judged(NamedTuple):
     """Whether a path is public; and why a listed one isn't, None where only an attacker would send it."""
@@ -47,7 +50,7 @@ def _checked(path: object) -> str:
             "public_paths=['/*'] would leave nothing protected: leave the middleware out"
         )
     literal = path[:-1] if path.endswith("/*") else path
-    if any(character in literal for character in "*?#") or _has_two_readings(literal):
+    if any(character in literal for character in _OF_PATTERNS_AND_URLS) or _has_two_readings(literal):
         raise refused("public_paths", "decoded paths and prefixes that end in '/*'", path)
     return path
 

@@ -365,6 +365,8 @@ def test_without_public_paths_nothing_is_public() -> None:
         (["/a/**"], "takes decoded paths and prefixes that end in '/\\*', not"),
         (["/a?b"], "takes decoded paths and prefixes that end in '/\\*', not"),
         (["/a#b"], "takes decoded paths and prefixes that end in '/\\*', not"),
+        (["/a/{b}"], "takes decoded paths and prefixes that end in '/\\*', not '/a/{b}'"),
+        (["/a/<int:b>"], "takes decoded paths and prefixes that end in '/\\*', not '/a/<int:b>'"),
         (["/a%20b"], "takes decoded paths and prefixes that end in '/\\*', not"),
         (["/a/../b"], "takes decoded paths and prefixes that end in '/\\*', not"),
         (["/a//b"], "takes decoded paths and prefixes that end in '/\\*', not"),
