@@ -672,3 +672,11 @@ def test_the_options_in_each_table_are_those_of_a_class_that_its_section_names()
         named = [public[word] for word in re.findall(r"\w+", section) if isinstance(public.get(word), type)]
         known = {option for one in named for option in inspect.signature(one).parameters}
         assert set(options) <= known, f"{document}: where are these set?"
+
+
+@pytest.mark.parametrize("document", CHAPTERS)
+def test_a_snippet_around_the_readers_application_says_so(document: str) -> None:
+    for snippet in blocks("python", document):
+        first = re.search(r"^app = (.*)$", snippet.text, re.MULTILINE)
+        if first is not None and re.search(r"\bapp\b(?!=)", first[1].partition("#")[0]):
+            assert first[1].endswith("# around your own application")
