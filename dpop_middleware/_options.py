@@ -198,10 +198,10 @@ def names_or_one(name: str, value: object) -> tuple[str, ...]:
     return names(name, (value,) if isinstance(value, str) else value)
 
 
-def tokens(name: str, values: object) -> tuple[str, ...]:
+def tokens(name: str, values: object, *, such_as: str = "notes:read") -> tuple[str, ...]:
     """Return an option that is any number of scope tokens, or of values with the same syntax, as a tuple."""
     if isinstance(values, (str, Mapping)) or not isinstance(values, Collection):
-        raise refused(name, "a sequence of strings, such as ('notes:read',)", values)
+        raise refused(name, f"a sequence of strings, such as ({such_as!r},)", values)
     for value in values:
         if not isinstance(value, str) or not SCOPE_TOKEN.fullmatch(value):
             raise refused(name, "strings without spaces, quotes and backslashes", value)

@@ -97,7 +97,7 @@ class Requirements:
         object.__setattr__(self, "scopes", tokens("scopes", scopes))
         object.__setattr__(self, "any_of", tokens("any_of", any_of))
         object.__setattr__(self, "claims", predicates("claims", claims))
-        object.__setattr__(self, "acr_values", tokens("acr_values", acr_values))
+        object.__setattr__(self, "acr_values", tokens("acr_values", acr_values, such_as="gold"))
         object.__setattr__(
             self, "max_age", None if max_age is None else whole_number("max_age", max_age, of=" of seconds")
         )

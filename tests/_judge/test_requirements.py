@@ -103,6 +103,11 @@ def test_wrong_values_are_refused_at_construction(name: str, values: Any) -> Non
         Requirements(**{name: values})
 
 
+def test_what_is_said_about_acr_values_has_an_example_of_them() -> None:
+    with pytest.raises(ConfigurationError, match=r"acr_values takes .*such as \('gold',\), not 'urn"):
+        Requirements(acr_values="urn:example:mfa")
+
+
 @pytest.mark.parametrize("max_age", [-1, 1.5, True, "60", math.inf])
 def test_max_age_is_a_whole_number_of_seconds(max_age: Any) -> None:
     with pytest.raises(ConfigurationError, match="max_age"):
