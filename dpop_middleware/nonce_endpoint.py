@@ -56,9 +56,18 @@ def nonce_route(
         content: dict[str, str] = {}
         if c_nonce is not None:
             challenge = c_nonce()
-            content["c_nonce"] = await challenge if inspect.isawaitable(challenge) else challenge
+            content["c_nonce"] = _text(await challenge if inspect.isawaitable(challenge) else challenge)
         response = JSONResponse(content)
         response.raw_headers.extend(raw_headers(headers))
         return response
 
     return Route(path, nonce, methods=["POST"])
+
+
+def _text(challenge: object) -> str:
+    """Return a challenge; its error has only the type, since a challenge is for one wallet."""
+    if isinstance(challenge, str) and challenge:
+        return challenge
+    raise ConfigurationError(
+        f"c_nonce takes a function that returns a non-empty string: it returned a {type(challenge).__name__}"
+    )

@@ -51,6 +51,12 @@ async def test_an_async_function_may_make_the_challenge(world: World) -> None:
     assert json.loads(answer.body) == {"c_nonce": "challenge"}
 
 
+@pytest.mark.parametrize("returned", [None, b"challenge", 7, ""])
+async def test_a_challenge_that_is_no_text_is_given_to_nobody(world: World, returned: Any) -> None:
+    with pytest.raises(ConfigurationError, match="returns a non-empty string: it returned a"):
+        await ask(world.server(nonces=world.nonces()), c_nonce=lambda: returned)
+
+
 async def test_without_a_challenge_the_nonce_is_all_that_is_given(world: World) -> None:
     answer = await ask(world.server(nonces=world.nonces()))
     assert (answer.status, json.loads(answer.body)) == (200, {})
