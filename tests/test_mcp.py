@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Generator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -520,3 +520,32 @@ class TestSetUp:
         monkeypatch.delitem(sys.modules, "dpop_middleware.mcp")
         with pytest.raises(ImportError, match=r"pip install '\.\[mcp\]'"):
             importlib.import_module("dpop_middleware.mcp")
+
+
+@pytest.mark.parametrize(("stateless", "status"), [(False, 404), (True, 200)])
+async def test_only_a_server_without_sessions_goes_on_at_another_worker(stateless: bool, status: int) -> None:
+    url = "https://api.example.com/mcp"
+    issuer = TestIssuer(audience=url)
+    auth = issuer.auth()
+    async with AsyncExitStack() as stack:
+
+        async def worker() -> httpx2.AsyncClient:
+            api = ResourceServer(
+                issuer=issuer.issuer,
+                resource=url,
+                jwks=issuer.jwks(),
+                replay_store=MemoryReplayStore(),
+                metadata=ResourceMetadata(),
+            )
+            app = server_of_tools().streamable_http_app(stateless_http=stateless, host="api.example.com")
+            protected = protect(app, api)
+            await stack.enter_async_context(lifespan_of(protected))
+            transport = httpx2.ASGITransport(protected)
+            return await stack.enter_async_context(httpx2.AsyncClient(transport=transport, auth=auth))
+
+        one, another = await worker(), await worker()
+        opened = await one.post(url, headers=HEADERS, json=INITIALIZE)
+        session = {"Mcp-Session-Id": opened.headers.get("Mcp-Session-Id", "none")}
+        ping = {"jsonrpc": "2.0", "id": 2, "method": "ping"}
+        answer = await another.post(url, headers=HEADERS | session, json=ping)
+        assert (opened.status_code, answer.status_code) == (200, status)
