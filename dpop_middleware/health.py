@@ -4,7 +4,7 @@ api.health() -> one check for all probes within a second -> the parts' own `heal
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -129,14 +129,21 @@ async def health_of_each(parts: Iterable[object]) -> list[PartHealth]:
 
 
 def _ok(details: object) -> bool:
-    """Whether a part is healthy: by an attribute `ok`, by a bool, or else because it didn't raise."""
-    said = getattr(details, "ok", _NOTHING)
+    """Whether a part is healthy: by its report's `ok`, by a bool, or else because it didn't raise."""
+    said = _member(details, "ok", _NOTHING)
     return details is not False if said is _NOTHING else bool(said)
+
+
+def _member(report: object, name: str, otherwise: object) -> object:
+    """Return what a report says by an attribute or, if it is a mapping, by a key."""
+    if isinstance(report, Mapping):
+        return report.get(name, otherwise)
+    return getattr(report, name, otherwise)
 
 
 def _error(details: object) -> str | None:
     """Return the error that a part reports; a store with several servers reports one for each."""
-    error = getattr(details, "error", None)
+    error = _member(details, "error", None)
     if error is not None:
         return str(error)
     nodes = getattr(details, "nodes", ())

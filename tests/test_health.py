@@ -146,6 +146,9 @@ async def lifespan_only(scope: Any, receive: Any, send: Any) -> None:
         (True, True, None),
         (None, True, None),
         ({"status": "fine"}, True, None),
+        ({"ok": True, "error": "slow"}, True, "slow"),
+        ({"ok": False, "error": "the disk is full"}, False, "the disk is full"),
+        ({"ok": None}, False, None),
         (False, False, None),
         (IssuerKeysHealth(ok=False, keys=0, error="down"), False, "down"),
         (

@@ -218,7 +218,8 @@ class AccessTokenVerifier(Protocol):
     - `async def open(self) -> None`, awaited at the start, which should not wait for other servers; and
       `async def aclose(self) -> None`, awaited at the end.
     - `async def health(self) -> object`, which says whether tokens can be verified now, for readiness probes:
-      by a bool or by an attribute `ok`; any other value means that they can, an exception that they can't.
+      by a bool, or by an attribute or key `ok`; any other value means that they can, an exception that they
+      can't.
     - `clock_skew`: for how many seconds, 0 to 300, it accepts a token after its `expires_at`; 15 by default.
     - `audiences`: the identifiers of the resource server that a token may name; where they are known, each
       public host that is one of them has metadata of its own (RFC 9728).
