@@ -2,9 +2,11 @@
 
 import asyncio
 import hashlib
+import importlib
 import inspect
 import json
 import os
+import pkgutil
 import re
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
@@ -680,3 +682,25 @@ def test_a_snippet_around_the_readers_application_says_so(document: str) -> None
         first = re.search(r"^app = (.*)$", snippet.text, re.MULTILINE)
         if first is not None and re.search(r"\bapp\b(?!=)", first[1].partition("#")[0]):
             assert first[1].endswith("# around your own application")
+
+
+def homes() -> dict[str, set[str]]:
+    """The public modules that have each name, for those names that `dpop_middleware` itself lacks."""
+    found: dict[str, set[str]] = {}
+    for module in pkgutil.walk_packages(dpop_middleware.__path__, "dpop_middleware."):
+        if not re.search(r"\._|\.cli\b", module.name):
+            for name in getattr(importlib.import_module(module.name), "__all__", ()):
+                found.setdefault(name, set()).add(module.name)
+    return {name: modules for name, modules in found.items() if name not in dpop_middleware.__all__}
+
+
+@pytest.mark.parametrize("document", CHAPTERS)
+def test_a_chapter_says_from_where_each_name_that_it_calls_is_imported(document: str) -> None:
+    text, known = text_of(document), homes()
+    spans = re.findall(r"`([^`]+)`", re.sub(r"(?s)```.*?```", "", text))
+    called = {name for span in spans for name in re.findall(r"(?<![\w.])([A-Za-z_]\w*)(?:\.\w+)?\(", span)}
+    assert [
+        name
+        for name in sorted(called & known.keys())
+        if not any(re.search(rf"{re.escape(module)}(?!\.?\w)", text) for module in known[name])
+    ] == []
