@@ -135,17 +135,16 @@ class DPoPKey:
     ) -> Self:
         """Load a key that `save` wrote, or any private PEM or JWK file; `password` opens a PEM file only.
 
-        Raises OSError when the file can't be read and ValueError for what is in it, and for a key in place of
-        the file's name, which an OSError would show.
+        Raises OSError when the file can't be read and ValueError for what is in it, each with the file's
+        name, and ValueError for a key in place of the name, which an OSError would show.
         """
         data = as_utf8(key_file(path).read_bytes())
-        if is_pem(data):
-            return cls.from_pem(data, algorithm=algorithm, password=password)
         try:
-            jwk = strict.parse_object(data)
-        except JOSEError as error:
-            raise ValueError("the file holds neither a PEM private key nor a JWK in JSON") from error
-        return cls.from_jwk(jwk, algorithm=algorithm)
+            if is_pem(data):
+                return cls.from_pem(data, algorithm=algorithm, password=password)
+            return cls.from_jwk(_object_in(data), algorithm=algorithm)
+        except ValueError as error:
+            raise ValueError(f"{os.fspath(path)}: {error}") from error
 
     def save(
         self, path: str | os.PathLike[str], *, password: bytes | None = None, overwrite: bool = False
@@ -260,6 +259,13 @@ def _hash(access_token: object) -> str:
 
 def _segment(members: Mapping[str, Any]) -> str:
     return base64url.encode(json.dumps(members, separators=(",", ":")).encode())
+
+
+def _object_in(data: bytes) -> dict[str, Any]:
+    try:
+        return strict.parse_object(data)
+    except JOSEError as error:
+        raise ValueError("the file holds neither a PEM private key nor a JWK in JSON") from error
 
 
 def _write_private(path: Path, data: bytes, *, renamed: Path) -> None:

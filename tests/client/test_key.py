@@ -6,6 +6,7 @@ import importlib
 import json
 import logging
 import pickle
+import re
 import stat
 import time
 import traceback
@@ -372,6 +373,15 @@ class TestLoading:
             DPoPKey.load(file)
         with pytest.raises(FileNotFoundError):
             DPoPKey.load(tmp_path / "nowhere")
+
+    @pytest.mark.parametrize(
+        "content", ["", '{"kty":"EC"}', json.dumps(dict(DPoPKey.generate().public_jwk)), "-----BEGIN"]
+    )
+    def test_an_error_about_what_is_in_a_file_names_the_file(self, content: str, tmp_path: Path) -> None:
+        file = tmp_path / "client.jwk"
+        file.write_text(content)
+        with pytest.raises(ValueError, match="^" + re.escape(f"{file}: ")):
+            DPoPKey.load(file)
 
 
 class TestSaving:
