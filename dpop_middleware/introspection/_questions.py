@@ -156,7 +156,7 @@ class Questions:
             self._tasks[digest] = task
             if not known:
                 self._waiting.add(digest)
-            task.add_done_callback(lambda _: self._ended(digest))
+            task.add_done_callback(lambda _: self._ended(digest, known=known))
         await asyncio.wait({task}, timeout=self._patience)
         if not task.done():
             late = self._at_endpoint(f"no answer within {self._patience:g} s")
@@ -206,9 +206,12 @@ class Questions:
             return NoAnswer(reason=self._outlook.error or "the endpoint failed", retry_after=seconds)
         return None
 
-    def _ended(self, digest: bytes) -> None:
+    def _ended(self, digest: bytes, *, known: bool) -> None:
         self._tasks.pop(digest, None)
         self._waiting.discard(digest)
+        # A probe without a result makes room for the next one, also where it was cancelled before it began;
+        # after a result this changes nothing.
+        self._breaker(known).abandoned()
 
     def _is_flooded(self) -> bool:
         return self._admission.is_flooded(len(self._waiting), time.monotonic())
@@ -217,13 +220,9 @@ class Questions:
         return self._outlook.known if known else self._outlook.unknown
 
     async def _question(self, token: str, digest: bytes, known: bool) -> Verdict | NoAnswer:
-        try:
-            async with AsyncExitStack() as stack:
-                admitted = known or await self._admitted(stack, digest)
-                return await self._answered(token, digest, known) if admitted else _TOO_MANY
-        finally:
-            # A probe without a result makes room for the next one; after a result this changes nothing.
-            self._breaker(known).abandoned()
+        async with AsyncExitStack() as stack:
+            admitted = known or await self._admitted(stack, digest)
+            return await self._answered(token, digest, known) if admitted else _TOO_MANY
 
     async def _admitted(self, stack: AsyncExitStack, digest: bytes) -> bool:
         """Wait for a place and a share of the second; the place is kept until `stack` ends."""

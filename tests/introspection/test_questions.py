@@ -378,6 +378,21 @@ async def test_requests_that_wait_when_the_verifier_closes_are_answered(
     assert await outcome(opaque, token) == "active", "it may be used again"
 
 
+async def test_a_verifier_that_closes_before_its_probe_is_sent_asks_again_when_it_is_used_again(
+    issuer: IssuerOfOpaqueTokens, verifier: Verifier
+) -> None:
+    issuer.behaves, opaque = answers(503), verifier()
+    for number in range(3):
+        assert await outcome(opaque, f"token-{number}") == "Unavailable"
+    issuer.behaves, token = None, issuer.issue(JKT)
+    while not opaque.is_remote(token):
+        await asyncio.sleep(0.01)
+    closing = asyncio.gather(outcome(opaque, token), opaque.aclose())
+    assert (await closing)[0] == "Unavailable"
+    assert issuer.asked_about(token) == 0
+    assert await outcome(opaque, token) == "active"
+
+
 async def test_too_many_questions_at_once_are_refused(
     issuer: IssuerOfOpaqueTokens, verifier: Verifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
