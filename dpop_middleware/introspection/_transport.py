@@ -1,7 +1,7 @@
 """HTTP to an introspection endpoint, for one event loop: bounded connections, bodies read within a limit.
 
-The limit holds for what is read, and again after decompression. The errors say why there was no answer, in
-messages for logs.
+The limit holds for what is read, and again after decompression. No cookie is kept. The errors say why there
+was no answer, in messages for logs.
 """
 
 import ssl
@@ -33,8 +33,8 @@ __all__ = [
 # Shorter than the servers' own limits, so that they seldom close a connection while a question is being sent.
 _KEPT_OPEN: Final = 4.0
 _OK: Final = 200
-# They described the body as it was sent.
-_OF_THE_SENT_BODY: Final = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
+# They described the body as it was sent; a cookie would be sent with later questions, about other tokens.
+_LEFT_OUT: Final = frozenset({b"content-encoding", b"content-length", b"transfer-encoding", b"set-cookie"})
 _LONGEST_RETRY_AFTER: Final = 60
 # Nothing can be asked now, or this server may not ask. Any other status is about one token.
 _OVERLOADED: Final = frozenset({408, 429, 502, 503, 504})
@@ -130,7 +130,7 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
             await answer.aclose()
         return httpx2.Response(
             answer.status_code,
-            headers=[field for field in answer.headers.raw if field[0].lower() not in _OF_THE_SENT_BODY],
+            headers=[field for field in answer.headers.raw if field[0].lower() not in _LEFT_OUT],
             content=body,
             extensions=answer.extensions,
         )

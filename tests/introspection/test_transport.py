@@ -77,6 +77,18 @@ async def test_a_body_that_can_not_be_read_leaves_a_refusal_its_status_and_its_f
     assert (answer.status_code, answer.content, answer.headers["Retry-After"]) == (503, b"", "7")
 
 
+async def test_a_cookie_of_one_answer_is_not_sent_with_the_next_question(
+    issuer: IssuerOfOpaqueTokens, client: httpx2.AsyncClient
+) -> None:
+    """What a filter in front of the endpoint holds against one token must not follow the others."""
+    for number in range(2):
+        marked = Response(status_code=403, headers={"Set-Cookie": f"blocked{number}=1; Path=/"})
+        assert (await asked(client, issuer, marked)).status_code == 403
+    assert (await asked(client, issuer, Response(b"{}"))).status_code == 200
+    assert len(issuer.asked) == 3
+    assert not any("cookie" in question.headers for question in issuer.asked)
+
+
 async def asked_of_one_that_hangs_up(client: httpx2.AsyncClient, status: int) -> httpx2.Response:
     """The answer of a server that ends the connection within the body."""
 
