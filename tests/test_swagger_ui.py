@@ -78,6 +78,22 @@ def test_the_policy_lets_run_what_was_named_and_nothing_else() -> None:
     assert re.findall(r"<script(?! src=| type=\"module\" src=)|<style| style=| on\w+=", answer.text) == []
 
 
+def test_origins_are_written_as_a_browser_writes_them() -> None:
+    """The page compares them with the origin of each request."""
+    urls = (
+        "https://EU.Example.com:443/v1",
+        "http://localhost:80",
+        "https://us.example.com:8443/",
+        "https://[x]",
+    )
+    app = FastAPI(servers=[{"url": url} for url in urls])
+    swagger_ui(app)
+    origins = ["http://localhost", "https://eu.example.com", "https://us.example.com:8443"]
+    answer = client(app).get("/docs")
+    assert settings_of(answer.text)["origins"] == origins
+    assert policy_of(answer)["connect-src"] == ["'self'", *origins]
+
+
 def test_the_page_knows_how_to_get_a_token() -> None:
     app = FastAPI()
     swagger_ui(app, login=LOGIN)

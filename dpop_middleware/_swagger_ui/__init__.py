@@ -14,14 +14,15 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from dpop_middleware import _options as options
+from dpop_middleware._request.public_urls import absolute_form
 from dpop_middleware._request.secure_url import checked_url
+from dpop_middleware._request.uri import URIError
 from dpop_middleware.errors import ConfigurationError
 
 __all__ = ["DocsLogin", "swagger_ui"]
 
 _CDN: Final = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5"
 _OF_A_URL: Final = re.compile(r"[^\s;,'\"<>\\]+")
-_ORIGIN: Final = re.compile(r"https?://[A-Za-z0-9.:\[\]_-]+(?=[/?#]|$)")
 _FILES: Final = {"page.js": "text/javascript", "page.css": "text/css"}
 _HEADERS: Final = {"Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff"}
 _PAGE: Final = """<!doctype html>
@@ -210,6 +211,9 @@ def _source(name: str, url: str) -> str | None:
 
 
 def _origin(url: str) -> str | None:
-    """Return scheme and authority of an absolute URL, None for a relative one and for a template."""
-    found = _ORIGIN.match(url)
+    """Return the origin of an absolute URL in normal form, None for a relative one and for a template."""
+    try:
+        found = absolute_form(url.partition("#")[0])
+    except URIError:
+        return None
     return None if found is None else found[0]
