@@ -3,6 +3,7 @@
 import html
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -118,6 +119,13 @@ def test_every_configured_value_is_escaped() -> None:
     assert settings_of(text)["parameters"]["layout"] == "BaseLayout"
 
 
+def test_parameters_may_be_whatever_fastapi_writes_as_json() -> None:
+    app = FastAPI()
+    swagger_ui(app, swagger_ui_parameters={"supportedSubmitMethods": frozenset({"get"}), "url": Path("/a")})
+    parameters = settings_of(client(app).get("/docs").text)["parameters"]
+    assert (parameters["supportedSubmitMethods"], parameters["url"]) == (["get"], "/a")
+
+
 def test_the_page_may_be_at_another_path_and_behind_a_root_path() -> None:
     app = FastAPI(docs_url=None)
     swagger_ui(app, path="/")
@@ -153,10 +161,13 @@ def test_wrong_options_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="login takes a DocsLogin"):
         swagger_ui(FastAPI(), login={"client_id": "docs"})  # type: ignore[arg-type]
     for name in ("swagger_js_url", "swagger_css_url", "swagger_favicon_url"):
-        for url in ("/ui.js; script-src *", "/ui.js,x", "", 1, '/a"b'):
+        for url in ("/ui.js; script-src *", "/ui.js,x", "", 1, '/a"b', "//cdn.example.com/ui.js"):
             wrong: dict[str, Any] = {name: url}
             with pytest.raises(ConfigurationError, match=f"{name} takes the URL of a file"):
                 swagger_ui(FastAPI(), **wrong)
+    for parameters in ([("filter", True)], {"filter": float("nan")}, {"filter": object()}):
+        with pytest.raises(ConfigurationError, match="swagger_ui_parameters takes a mapping"):
+            swagger_ui(FastAPI(), swagger_ui_parameters=parameters)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

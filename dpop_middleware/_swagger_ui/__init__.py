@@ -9,6 +9,7 @@ from importlib import resources
 from typing import Any, Final
 
 from fastapi import FastAPI
+from fastapi.encoders import jsonable_encoder
 from fastapi.openapi.docs import swagger_ui_default_parameters
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -140,7 +141,7 @@ def swagger_ui(
         connect=(*origins, None if login is None else _origin(login.token_endpoint)),
     )
     headers = {"Content-Security-Policy": policy, **_HEADERS}
-    parameters = {**swagger_ui_default_parameters, **(swagger_ui_parameters or {})}
+    parameters = _parameters({} if swagger_ui_parameters is None else swagger_ui_parameters)
 
     async def page(request: Request) -> Response:
         root = request.scope.get("root_path", "").rstrip("/")
@@ -165,6 +166,19 @@ def swagger_ui(
     app.add_route(path, page, include_in_schema=False)
     for name in _FILES:
         app.add_route(f"{path.rstrip('/')}/{name}", _serving(name, headers), include_in_schema=False)
+
+
+def _parameters(given: object) -> dict[str, Any]:
+    """Return Swagger UI's parameters as JSON has them: those that are `given`, and the usual ones."""
+    takes = "a mapping that can be written as JSON"
+    if not isinstance(given, Mapping):
+        raise options.refused("swagger_ui_parameters", takes, given)
+    try:
+        parameters: dict[str, Any] = jsonable_encoder({**swagger_ui_default_parameters, **given})
+        json.dumps(parameters, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise options.refused("swagger_ui_parameters", takes, given) from error
+    return parameters
 
 
 def _serving(name: str, headers: Mapping[str, str]) -> Callable[[Request], Awaitable[Response]]:
@@ -205,7 +219,7 @@ def _directive(name: str, *sources: str | None) -> str:
 
 def _source(name: str, url: str) -> str | None:
     """Return the Content-Security-Policy's source for a file's URL, None for one of the page's own origin."""
-    if not isinstance(url, str) or not _OF_A_URL.fullmatch(url):
+    if not isinstance(url, str) or not _OF_A_URL.fullmatch(url) or url.startswith("//"):
         raise options.refused(name, "the URL of a file", url)
     return url.partition("?")[0] if _origin(url) else None
 
