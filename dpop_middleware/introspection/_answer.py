@@ -79,11 +79,14 @@ def judge_answer(answer: Mapping[str, Any], *, rules: AnswerRules, now: float) -
                 actual="no aud (accept_missing_audience=True accepts that)",
             )
         filled["aud"] = sorted(rules.claims.audiences)
-    payload = json.dumps(filled).encode()
-    token = judge_claims(payload, rules=rules.claims, now=now).access_token
+    token = judge_claims(_payload(filled), rules=rules.claims, now=now).access_token
     _judge_token_type(said)
     # The application sees what the issuer said, not what was filled in.
-    return replace(token, claims=read_only_claims(json.dumps(said).encode()))
+    return replace(token, claims=read_only_claims(_payload(said)))
+
+
+def _payload(claims: Mapping[str, Any]) -> bytes:
+    return json.dumps(claims, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _said(answer: Mapping[str, Any]) -> dict[str, Any]:

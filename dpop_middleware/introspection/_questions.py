@@ -240,12 +240,9 @@ class Questions:
     async def _answered(self, token: str, digest: bytes, known: bool) -> Verdict | NoAnswer:
         asked = self._verdicts.now()
         outcome: AccessToken | InvalidToken
-        size = 0
         try:
             async with asyncio.timeout(self._timeout):
-                answer = await self._endpoint.ask(token)
-                size = len(answer.body)
-                outcome = await self._judge(answer)
+                outcome = await self._judge(await self._endpoint.ask(token))
         except InvalidToken as error:
             outcome = error.restated()
         except (TimeoutError, EndpointError, MalformedAnswer, Unavailable) as error:
@@ -254,7 +251,7 @@ class Questions:
         self._breaker(known).succeeded()
         if not known:
             self._admission.answered(time.monotonic(), active=isinstance(outcome, AccessToken))
-        verdict = Verdict(outcome, asked, size)
+        verdict = Verdict(outcome, asked)
         self._verdicts.put(digest, verdict)
         return verdict
 

@@ -6,7 +6,6 @@ neither evict it nor delay a question about it.
 
 import hashlib
 import math
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from dpop_middleware._request.request import MAX_TOKEN_SIZE
 from dpop_middleware._runtime import Moment
 from dpop_middleware.errors import InvalidToken
 from dpop_middleware.tokens.access_token import AccessToken
-from dpop_middleware.tokens.cache import CLIENT_SIZE, BoundedCache
+from dpop_middleware.tokens.cache import BoundedCache, size_of
 
 __all__ = ["Verdict", "Verdicts", "digest_of"]
 
@@ -34,11 +33,10 @@ def digest_of(token: str) -> bytes | None:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The result of one answer, `size` in bytes, roughly; `asked` is when the question was sent."""
+    """The result of one answer; `asked` is when the question was sent."""
 
     outcome: AccessToken | InvalidToken
     asked: Moment
-    size: int = 0
 
     def access_token(self) -> AccessToken:
         """Return the token, or raise a new InvalidToken: a cached error must hold no traceback."""
@@ -98,5 +96,4 @@ class Verdicts:
             self._refused.put(digest, verdict, size=_SIZE)
             return
         self._refused.discard(digest)
-        scopes = sum(map(sys.getsizeof, verdict.outcome.scopes))
-        self._active.put(digest, verdict, size=_SIZE + CLIENT_SIZE + verdict.size + scopes)
+        self._active.put(digest, verdict, size=size_of(verdict.outcome))

@@ -22,6 +22,7 @@ from dpop_middleware.tokens.cache import (
     TAIL,
     BoundedCache,
     VerifiedToken,
+    size_of,
 )
 from dpop_middleware.tokens.claims import (
     checked_required_claims,
@@ -224,7 +225,7 @@ class JWTAccessTokenVerifier:
             key_identity=key.identity,
             token_hash=token_hash(token),
         )
-        self._cache.put(token[-TAIL:], verified, size=verified.size(len(payload)))
+        self._cache.put(token[-TAIL:], verified, size=size_of(verified.access_token))
         return verified.access_token
 
     def key_ages(self) -> tuple[tuple[str, float], ...]:

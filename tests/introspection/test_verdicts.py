@@ -1,7 +1,8 @@
 """For how long an answer of the endpoint counts, and what is kept of it."""
 
+import tracemalloc
 from collections.abc import Callable
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
 import pytest
@@ -11,10 +12,12 @@ from dpop_middleware.checks import Check
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.errors import InvalidToken
 from dpop_middleware.introspection import IntrospectionVerifier
+from dpop_middleware.introspection._answer import AnswerRules, judge_answer
 from dpop_middleware.introspection._verdicts import Verdict, Verdicts
 from dpop_middleware.tokens.access_token import AccessToken
-from dpop_middleware.tokens.cache import CLIENT_SIZE
-from tests.support.introspection_server import IssuerOfOpaqueTokens, refusal
+from dpop_middleware.tokens.cache import CLIENT_SIZE, read_only_claims
+from dpop_middleware.tokens.claims import claim_rules
+from tests.support.introspection_server import API, IssuerOfOpaqueTokens, refusal
 
 JKT = DPoPKey.generate().jkt
 Verifier = Callable[..., IntrospectionVerifier]
@@ -57,7 +60,7 @@ def test_a_clock_that_is_set_back_makes_no_answer_last_longer() -> None:
     assert verdicts.get(b"digest") is None
 
 
-NOW = 1_800_000_000.0
+NOW, MIB = 1_800_000_000.0, 1024 * 1024
 REFUSED = InvalidToken("the access token is not active", check=Check.TOKEN_ACTIVE)
 
 
@@ -91,8 +94,8 @@ class Known:
         self.wall += seconds
         self.monotonic += seconds
 
-    def put(self, digest: bytes, outcome: AccessToken | InvalidToken, *, size: int = 0) -> Verdict:
-        verdict = Verdict(outcome, self.verdicts.now(), size)
+    def put(self, digest: bytes, outcome: AccessToken | InvalidToken) -> Verdict:
+        verdict = Verdict(outcome, self.verdicts.now())
         self.verdicts.put(digest, verdict)
         return verdict
 
@@ -179,7 +182,7 @@ def test_a_refusal_is_forgotten_even_where_the_newer_answer_cannot_be_kept() -> 
 
 
 def test_made_up_tokens_push_no_known_one_out_and_are_bounded_themselves() -> None:
-    known = Known(max_tokens=1, max_bytes=5000)
+    known = Known(max_tokens=1, max_bytes=6000)
     active = known.put(b"known", token())
     for number in range(10_001):
         known.put(b"%d" % number, REFUSED)
@@ -200,12 +203,51 @@ def test_of_too_many_active_tokens_the_one_that_was_not_used_for_longest_goes() 
 
 @pytest.mark.parametrize(
     ("size", "scopes", "kept"),
-    [(90_000, 0, True), (100_000, 0, False), (0, 100, True), (0, 2000, False), (90_000, 200, False)],
+    [(90_000, 0, True), (100_000, 0, False), (2, 100, True), (2, 2000, False), (90_000, 200, False)],
 )
 def test_an_answer_counts_by_its_size_and_its_scopes(size: int, scopes: int, kept: bool) -> None:
     known = Known(max_bytes=100_000)
-    known.put(b"digest", token(scopes=frozenset(f"scope:{number}" for number in range(scopes))), size=size)
+    claims = read_only_claims(b"{}".ljust(size))
+    names = frozenset(f"scope:{number}" for number in range(scopes))
+    known.put(b"digest", replace(token(scopes=names), claims=claims))
     assert known.verdicts.is_known(b"digest") is kept
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"name": "名" * 30_000},
+        {"name": "😀" * 20_000},
+        {"sub": "a" * 100_000 + "😀"},
+        {"client_id": "é" * 50_000 + "😀"},
+        {"amounts": [9e15] * 20_000},
+        {"scope": " ".join(f"scope:{number}" for number in range(9000))},
+    ],
+    ids=lambda said: next(iter(said)),
+)
+def test_what_is_kept_takes_no_more_memory_than_is_allowed(said: dict[str, Any]) -> None:
+    known = Known(max_bytes=2 * MIB)
+    rules = AnswerRules(
+        claims=claim_rules(
+            issuer="https://auth.example.test",
+            audience=API,
+            required=("iss", "aud"),
+            scope_claims=("scope",),
+            client_id_claims=("client_id",),
+            clock_skew=15,
+        ),
+        accept_missing_audience=False,
+    )
+    tracemalloc.start()
+    try:
+        for number in range(40):
+            answer = {"active": True, "aud": API, "sub": "ann", "client_id": "app", **said}
+            known.put(b"%d" % number, judge_answer(answer, rules=rules, now=NOW))
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert known.verdicts.is_known(b"39")
+    assert held <= 2 * MIB
 
 
 def test_an_active_token_counts_with_the_key_of_its_client() -> None:

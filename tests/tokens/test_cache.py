@@ -15,6 +15,7 @@ from dpop_middleware.tokens.cache import (
     BoundedCache,
     VerifiedToken,
     read_only_claims,
+    size_of,
 )
 from dpop_middleware.tokens.jwks import parse_key_set
 from tests.support.issuer_tokens import JKT, issuer_key, key_set
@@ -167,17 +168,24 @@ def test_a_token_is_unusable_when_its_key_is_gone() -> None:
 
 def test_ten_thousand_usual_tokens_are_kept_within_the_usual_bytes() -> None:
     assert MAX_CACHED_TOKENS == 10_000
-    kept: BoundedCache[str, VerifiedToken] = BoundedCache(max_entries=10_000, max_bytes=MAX_CACHED_BYTES)
+    kept: BoundedCache[str, AccessToken] = BoundedCache(max_entries=10_000, max_bytes=MAX_CACHED_BYTES)
     scopes = ("openid", "profile", "email", "notes:read")
-    usual = verified(subject="3f0c1c5e-6a38-4d3b-9d5f-0a4d6e9b7c11", scopes=scopes)
+    subject = "3f0c1c5e-6a38-4d3b-9d5f-0a4d6e9b7c11"
+    usual = access_token(payload=PAYLOAD.ljust(1200), subject=subject, scopes=scopes)
     for position in range(10_000):
-        kept.put(f"{position:032}", usual, size=usual.size(1200))
+        kept.put(f"{position:032}", usual, size=size_of(usual))
     assert len(kept) == 10_000
 
 
 @pytest.mark.parametrize("changes", [{"subject": "\U0001f600" * 4000}, {"client_id": "\U0001f600" * 4000}])
-def test_a_long_name_is_counted_with_four_bytes_a_character(changes: dict[str, str]) -> None:
-    assert verified(**changes).size(37) - verified().size(37) >= 4 * 3900
+def test_a_long_name_is_counted_with_four_bytes_a_character(changes: dict[str, Any]) -> None:
+    short, long = access_token(), access_token(**changes)
+    assert size_of(long) - size_of(short) >= 4 * 3900
+
+
+def test_the_claims_count_with_the_bytes_of_their_payload() -> None:
+    short, long = access_token(), access_token(payload=PAYLOAD + b" " * 5000)
+    assert size_of(long) - size_of(short) == 5000
 
 
 def test_an_entry_is_light_for_the_garbage_collector() -> None:
@@ -187,6 +195,6 @@ def test_an_entry_is_light_for_the_garbage_collector() -> None:
     for position in range(1000):
         token = hashlib.sha256(str(position).encode()).hexdigest()
         value = verified(token, payload=PAYLOAD + bytes(position), scopes=(str(position), "a"))
-        kept.put(token, value, size=value.size(37))
+        kept.put(token, value, size=size_of(value.access_token))
     # The entry, the token with its set of scopes, and the claims, which would be three more if decoded.
     assert len(gc.get_objects()) - before <= 4 * 1000 + 50
