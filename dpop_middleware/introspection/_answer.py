@@ -32,6 +32,8 @@ __all__ = [
 ]
 
 _TYP: Final = "token-introspection+jwt"
+# Some servers end a text with a line break.
+_WHITE_SPACE: Final = b" \t\r\n"
 _UNSET: Final[tuple[tuple[str, object], ...]] = (("sub", ""), ("aud", []))
 # An answer is made for one request: an older one may be a replay.
 _LONGEST_AGE: Final = 60.0
@@ -140,7 +142,7 @@ class SignedAnswers:
         since = time.monotonic()
         try:
             signed = parse_signed_token(
-                body.decode("latin-1"), token_types=(_TYP,), algorithms=self.algorithms
+                body.strip(_WHITE_SPACE).decode("latin-1"), token_types=(_TYP,), algorithms=self.algorithms
             )
             await self._check_signature(signed, since)
             payload = signed.payload

@@ -167,9 +167,14 @@ MEDIA_TYPE = "application/token-introspection+jwt"
 
 
 def signs(
-    issuer: IssuerOfOpaqueTokens, *, key: DPoPKey | None = None, header: Any = None, **claims: Any
+    issuer: IssuerOfOpaqueTokens,
+    *,
+    key: DPoPKey | None = None,
+    header: Any = None,
+    around: tuple[str, str] = ("", ""),
+    **claims: Any,
 ) -> None:
-    """Let the issuer sign its answers; a claim of None is left out."""
+    """Let the issuer sign its answers, with text `around` them; a claim of None is left out."""
 
     async def behave(question: Question) -> Response:
         said = {
@@ -180,7 +185,7 @@ def signs(
         } | claims
         said = {name: value for name, value in said.items() if value is not None}
         body = signed_jwt(key or issuer.key, said, **(header or {}))
-        return Response(body, media_type=f"{MEDIA_TYPE}; charset=utf-8")
+        return Response(body.join(around), media_type=f"{MEDIA_TYPE}; charset=utf-8")
 
     issuer.behaves = behave
 
@@ -203,6 +208,13 @@ async def test_it_may_name_the_api_or_the_client(
     issuer: IssuerOfOpaqueTokens, verifier: Verifier, aud: Any
 ) -> None:
     signs(issuer, aud=aud)
+    assert (await verifier(signed_answers=True).verify(issuer.issue(JKT))).jkt == JKT
+
+
+async def test_white_space_around_a_signed_answer_is_no_part_of_it(
+    issuer: IssuerOfOpaqueTokens, verifier: Verifier
+) -> None:
+    signs(issuer, around=("\r\n", " \t\n"))
     assert (await verifier(signed_answers=True).verify(issuer.issue(JKT))).jkt == JKT
 
 
