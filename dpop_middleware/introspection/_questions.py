@@ -37,6 +37,8 @@ MAX_QUESTIONS: Final = 1000
 
 # For how many seconds a question about an unknown token waits for its turn.
 _TURN: Final = 1.0
+# With the longest `timeout`. A loop that was left, with a question under way, never ends it.
+_LONGEST_QUESTION: Final = 60.0 + _TURN
 # For how many seconds after a usable answer the endpoint counts as one that judges tokens.
 _JUDGES: Final = 60.0
 
@@ -54,7 +56,7 @@ _TOO_MANY: Final = NoAnswer(reason="too many unknown tokens came at once", of_ma
 
 
 def _breaker() -> CircuitBreaker:
-    return CircuitBreaker(threshold=3, shortest=0.25, longest=2.0)
+    return CircuitBreaker(threshold=3, shortest=0.25, longest=2.0, longest_probe=_LONGEST_QUESTION)
 
 
 @dataclass(slots=True)
@@ -151,7 +153,7 @@ class Questions:
             refusal = self._refusals.pop(digest, None) or self._refusal(known=known)
             if refusal is not None:
                 return refusal
-            self._breaker(known).let_through()
+            self._breaker(known).let_through(time.monotonic())
             task = begin(self._question(token, digest, known), name="dpop introspection")
             self._tasks[digest] = task
             if not known:

@@ -1,5 +1,7 @@
 """A circuit breaker for a server that doesn't answer: a replay store's, or an introspection endpoint."""
 
+import math
+
 __all__ = ["CircuitBreaker"]
 
 
@@ -8,38 +10,48 @@ class CircuitBreaker:
 
     It opens after `threshold` failures in a row, for `shortest` seconds, then twice as long after each failed
     probe, up to `longest`. The default of `longest` plus the timeout of one request to a replay store is well
-    below a second, so that the store is back within a second of the server. Times are monotonic, in seconds,
-    and given by the caller.
+    below a second, so that the store is back within a second of the server. A probe without a result for
+    `longest_probe` counts as lost. Times are monotonic, in seconds, and given by the caller.
     """
 
-    def __init__(self, *, threshold: int = 2, shortest: float = 0.1, longest: float = 0.4) -> None:
+    def __init__(
+        self,
+        *,
+        threshold: int = 2,
+        shortest: float = 0.1,
+        longest: float = 0.4,
+        longest_probe: float = math.inf,
+    ) -> None:
         self._threshold = threshold
         self._shortest = shortest
         self._longest = longest
+        self._longest_probe = longest_probe
         self._failures = 0
         self._pause = shortest
         self._open_until: float | None = None
-        self._probing = False
+        self._probe_until: float | None = None
 
     @property
     def is_open(self) -> bool:
         """Whether it is open and no probe is under way."""
-        return self._open_until is not None and not self._probing
+        return self._open_until is not None and self._probe_until is None
 
     def would_refuse(self, now: float) -> bool:
         """Whether a request at `now` would be refused; nothing changes."""
-        return self._open_until is not None and (self._probing or now < self._open_until)
+        if self._open_until is None:
+            return False
+        return now < (self._open_until if self._probe_until is None else self._probe_until)
 
     def refuses(self, now: float) -> bool:
         """Whether a request at `now` is refused; when the pause is over, one is let through as the probe."""
         if self.would_refuse(now):
             return True
-        self.let_through()
+        self.let_through(now)
         return False
 
-    def let_through(self) -> None:
-        """Note that a request that wouldn't be refused begins: after a pause it is the probe."""
-        self._probing = self._open_until is not None
+    def let_through(self, now: float) -> None:
+        """Note that a request that wouldn't be refused begins at `now`: after a pause it is the probe."""
+        self._probe_until = None if self._open_until is None else now + self._longest_probe
 
     def pause_left(self, now: float) -> float:
         """Seconds from `now` to the next probe."""
@@ -55,7 +67,7 @@ class CircuitBreaker:
         self._failures = 0
         self._pause = self._shortest
         self._open_until = None
-        self._probing = False
+        self._probe_until = None
 
     def failed(self, now: float) -> None:
         """Note that the server could not be reached or did not answer in time."""
@@ -64,8 +76,8 @@ class CircuitBreaker:
             return
         self._open_until = now + self._pause
         self._pause = min(self._pause * 2, self._longest)
-        self._probing = False
+        self._probe_until = None
 
     def abandoned(self) -> None:
         """Note that the probe was never sent; the next request is the probe instead."""
-        self._probing = False
+        self._probe_until = None

@@ -5,6 +5,7 @@ import socket
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,12 +13,13 @@ from starlette.responses import Response
 
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.errors import InvalidToken, Unavailable
-from dpop_middleware.introspection import IntrospectionVerifier
+from dpop_middleware.introspection import ClientSecretBasic, IntrospectionVerifier
 from dpop_middleware.introspection._answer import MalformedAnswer
 from dpop_middleware.introspection._questions import MAX_QUESTIONS, Outlook
 from dpop_middleware.introspection._transport import EndpointError
 from dpop_middleware.tokens.admission import MAX_UNAVAILABLE
-from tests.support.introspection_server import IssuerOfOpaqueTokens, Question, answers
+from tests.support.clients import NO_AUTHORITIES
+from tests.support.introspection_server import API, IssuerOfOpaqueTokens, Question, answers
 from tests.support.loop_clock import LoopClock
 
 JKT = DPoPKey.generate().jkt
@@ -391,6 +393,44 @@ async def test_a_verifier_that_closes_before_its_probe_is_sent_asks_again_when_i
     assert (await closing)[0] == "Unavailable"
     assert issuer.asked_about(token) == 0
     assert await outcome(opaque, token) == "active"
+
+
+def test_a_probe_in_an_event_loop_that_was_left_does_not_keep_the_others_out_for_ever(
+    issuer: IssuerOfOpaqueTokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opaque = IntrospectionVerifier(
+        issuer=issuer.origin,
+        audience=API,
+        client_authentication=ClientSecretBasic(client_id="api", client_secret="s3cret"),
+        endpoint=issuer.endpoint,
+        ssl_context=NO_AUTHORITIES,
+        patience=0.1,
+    )
+
+    async def until_it_is_asked_again() -> list[str]:
+        found = [await outcome(opaque, f"token-{number}") for number in range(3)]
+        issuer.behaves = gate.behave
+        while not opaque.is_remote("probe"):
+            await asyncio.sleep(0.01)
+        return [*found, await outcome(opaque, "probe")]
+
+    async def in_another_loop() -> str:
+        found = await outcome(opaque, issuer.issue(JKT))
+        await opaque.aclose()
+        return found
+
+    left, gate = asyncio.new_event_loop(), Gate(issuer)
+    issuer.behaves = answers(503)
+    assert left.run_until_complete(until_it_is_asked_again()) == ["Unavailable"] * 4
+    issuer.behaves = None
+    assert asyncio.run(in_another_loop()) == "Unavailable", "the probe is under way"
+    # Not the clock of the event loops: the issuer's is one of them.
+    later = SimpleNamespace(monotonic=lambda: time.monotonic() + 62)
+    monkeypatch.setattr("dpop_middleware.introspection._questions.time", later)
+    assert asyncio.run(in_another_loop()) == "active"
+    gate.open = True
+    left.run_until_complete(opaque.aclose())
+    left.close()
 
 
 async def test_too_many_questions_at_once_are_refused(

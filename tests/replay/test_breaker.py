@@ -39,10 +39,10 @@ def test_the_breaker_opens_and_lets_one_request_through_after_the_pause() -> Non
 def test_to_ask_whether_a_request_would_be_refused_changes_nothing() -> None:
     breaker = opened()
     assert [breaker.would_refuse(time) for time in (0.0, 0.1, 0.1)] == [True, False, False]
-    breaker.let_through()
+    breaker.let_through(0.1)
     assert breaker.would_refuse(0.1)
     breaker.succeeded()
-    breaker.let_through()
+    breaker.let_through(0.1)
     assert not breaker.would_refuse(0.1)
 
 
@@ -83,6 +83,18 @@ def test_a_probe_that_was_never_sent_makes_room_for_another() -> None:
     assert not breaker.refuses(0.1)
     breaker.abandoned()
     assert not breaker.refuses(0.1)
+
+
+def test_a_probe_without_a_result_for_too_long_counts_as_lost() -> None:
+    breaker = CircuitBreaker(threshold=1, longest_probe=5.0)
+    breaker.failed(0.0)
+    assert not breaker.refuses(0.1)
+    assert breaker.refuses(5.0)
+    assert not breaker.refuses(5.2), "this is the probe now"
+    assert breaker.refuses(10.0)
+    breaker.failed(10.0)
+    assert breaker.refuses(10.1)
+    assert not breaker.refuses(10.3)
 
 
 def test_the_longest_pause_and_one_request_take_less_than_a_second() -> None:
