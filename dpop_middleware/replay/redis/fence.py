@@ -2,8 +2,7 @@
 
 Beside each bucket's entries is an anchor, a key without lifetime (`anchors`): it says whose data they are,
 and the moment (`since`) before which entries may be missing: a proof whose `not_before` precedes it can't be
-judged. Each batch of writes ends with a read of the anchor of each bucket that it wrote to, unless the server
-would have reported a change since the last read.
+judged. Each batch ends with a read of the anchor of each of its buckets, unless the server reports changes.
 
     the anchor                                             | since
     -------------------------------------------------------+-------------------------------------------------
@@ -18,7 +17,7 @@ would have reported a change since the last read.
     whose data another master of this cluster still has,   | its own: it was moved here from there
       by a clock that isn't behind (asked after the anchor |   at least the time of the last known loss at any
       was read here), of which this server was no replica; |   server + margin, if last read before that
-      it was last read after this server last lost data    |
+      it was last read after this server last lost data    |   now + margin, if new to a store that waits
     with fewer moves than known here, or as many but       | now + margin: it came from there by a server that
       another identity                                     |   has lost its data
     of any other identity                                  | now + margin, or the start of the server + margin
@@ -28,8 +27,7 @@ may have dated the lost entries. A single server that restarted lost its entries
 else can have happened; in a cluster a slot may have come from elsewhere since.
 
 A worker that finds an anchor missing or wrong replaces it, if it is still what was read. One whose `since` is
-before a loss that this worker noticed is raised. Not noticed: evictions and two changes of role within a
-second; what a proxy hides; a partitioned master.
+before a loss that this worker noticed is raised.
 """
 
 import math
@@ -164,7 +162,8 @@ class Fence:
         for bucket, value in asked.items():
             if info is None or self.standing.foreign.get(bucket) != value:
                 continue
-            if (anchor := Anchor.parse(value)) is not None and is_moved(anchor, info, present):
+            anchor = None if self._waits(bucket) else Anchor.parse(value)
+            if anchor is not None and is_moved(anchor, info, present):
                 doubt = self.sights.doubt(bucket, self.sights.changed_at)
                 self._trust(bucket, anchor, value, now, at, doubt=doubt)
             else:
@@ -188,16 +187,15 @@ class Fence:
         """Record what was read before an entry gave the time: enough to notice a loss or to begin a store."""
         standing, sight, anchor = self.standing, self.sights.of[bucket], Anchor.parse(value)
         standing.due.pop(bucket, None)
-        if anchor is not None and anchor.identity == self.vitals.identity and sight.anchor in {None, anchor}:
+        if anchor is not None:
             self.sights.meet(anchor)
+        elif value is None:
+            self._missing_at_first.add(bucket)
+        if anchor is not None and anchor.identity == self.vitals.identity and sight.anchor in {None, anchor}:
             sight.anchor, sight.value, sight.asked, sight.at = anchor, value or b"", self.vitals.sent_at, at
             standing.seen.add(bucket)
         else:
             standing.unread.add(bucket)
-            if anchor is not None:
-                self.sights.meet(anchor)
-            elif value is None:
-                self._missing_at_first.add(bucket)
 
     def _missing(self, bucket: int, value: bytes | None, info: ServerInfo, now: float, at: float) -> None:
         """Handle a missing anchor, or one that can't be parsed."""
@@ -279,12 +277,15 @@ class Fence:
     def _lost_by(self, bucket: int, info: ServerInfo, now: float, at: float) -> float:
         """When `bucket` was lost, at the latest."""
         known = self.sights.of[bucket]
-        is_new = self._new_server == "wait" and known.anchor is None
-        if is_new or self.sights.buckets.spread or not info.is_told:
+        if self._waits(bucket) or self.sights.buckets.spread or not info.is_told:
             # Its clock was set forward since the start, the bucket came only now, or the server was flushed.
             return now + WORKER_CLOCK_MARGIN
         started = now - (at - self.vitals.asked_at) - max(0, (info.uptime or 0) - 1)
         return lost_by(info, known.anchor, started=started, seen=known.at + (now - at), now=now)
+
+    def _waits(self, bucket: int) -> bool:
+        """Whether entries of `bucket`, which this worker has never seen, count as lost."""
+        return self._new_server == "wait" and self.sights.of[bucket].anchor is None
 
     def _is_first(self, bucket: int, info: ServerInfo) -> bool:
         """Whether no worker can have used the store on this server before."""
@@ -293,8 +294,7 @@ class Fence:
 
     def _begin(self) -> None:
         """Begin a new store. All servers of a cluster that can be reached were asked before."""
-        info = self.vitals.info
         missing, self._missing_at_first = self._missing_at_first, set()
         for bucket in missing:
-            if info is not None and self._is_first(bucket, info):
+            if (info := self.vitals.info) is not None and self._is_first(bucket, info):
                 self.standing.owe(bucket, None, new_anchor(self.vitals, -math.inf))

@@ -64,8 +64,10 @@ class RedisReplayStore:
       write there afterwards started after the loss, the proofs of the minute before can be replayed at such
       workers, once each, until a worker writes that had started before the loss. `"wait"` treats it as a
       server that has just lost its data, so that a proof which could have been accepted before is answered
-      503, also at a true first start. A server that started, or was flushed, after this store was
-      opened (`open`, which the middleware's lifespan calls) or first used is never treated as new.
+      503, also at a true first start. In a cluster, slots that had moved when this store was opened count as
+      lost too, unless a worker that knew them has written there since. A server that started, or was
+      flushed, after this store was opened (`open`, which the middleware's lifespan calls) or first used is
+      never treated as new.
     - `on_unavailable`: `"refuse"`, the default, answers 503 while the server can't be asked. `"local"` uses
       this process's own memory instead: each process then accepts the same proof once.
     - `on_evictions`: `"refuse"`, the default, treats keys that the server evicts as lost entries: requests

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from dpop_middleware.replay.redis.anchors import Anchor, Sights
-from dpop_middleware.replay.redis.fence import Fence
+from dpop_middleware.replay.redis.fence import Fence, NewServer
 from dpop_middleware.replay.redis.resp import LARGEST_STEP, Buckets, set_once
 from dpop_middleware.replay.redis.vitals import ServerChanged, ServerInfo
 from tests.support.model import LIFETIME, MARGIN, NOW, SKEW, Proof, Proofs, told_time
@@ -112,16 +112,25 @@ class Model:
 class Worker:
     """The writers of one process; `watches` says whether servers report changes to it."""
 
-    def __init__(self, model: Model, offset: float, looked: Callable[..., None], *, watches: bool) -> None:
+    def __init__(
+        self,
+        model: Model,
+        offset: float,
+        looked: Callable[..., None],
+        *,
+        watches: bool,
+        new_server: NewServer = "accept",
+    ) -> None:
         self.model = model
         self.watches = watches
         self.read: dict[tuple[str, int], object] = {}
         self.looked = looked
         self.offset = offset
         self.sights = Sights(BUCKETS)
-        self.fences = {node.name: Fence(self.sights, "accept") for node in model.nodes}
+        self.fences = {node.name: Fence(self.sights, new_server) for node in model.nodes}
         self.generations = {node.name: -1 for node in model.nodes}
         self.owner: dict[int, Node] = {}
+        self.is_inquiring = False
 
     def refresh(self) -> None:
         """Read the owners of the buckets, and the anchors of buckets that moved to connected nodes."""
@@ -198,12 +207,14 @@ class Worker:
 
     def inquire(self, node: Node, fence: Fence) -> None:
         asked = dict(fence.standing.foreign)
-        if not asked:
+        if not asked or self.is_inquiring:
             return
         others = [one for one in self.model.nodes if one is not node]
+        self.is_inquiring = True
         for other in others:
             self.fences[other.name].vitals.hurry()
             self.survey(other)
+        self.is_inquiring = False
         anchors = [anchor for value in asked.values() if (anchor := Anchor.parse(value)) is not None]
         ahead = fence.vitals.looks.ahead[0]
         present = {
@@ -503,3 +514,89 @@ def test_seeds_that_once_failed_pass_now(seed: int) -> None:
     run = Run(seed, apart=False)
     run.whole()
     assert {proof.accepted for proof in run.proofs} == {0, 1}
+
+
+class Story:
+    """One model whose events a test chooses: slots move with their data, and a master restarts."""
+
+    def __init__(self, *, watches: bool, new_server: NewServer) -> None:
+        self.model = Model(random.Random(1))
+        self._watches, self._new_server = watches, new_server
+
+    def worker(self) -> Worker:
+        """A worker that starts now, and has not had a request."""
+        return Worker(self.model, 0.0, lambda *_: None, watches=self._watches, new_server=self._new_server)
+
+    def proof(self, bucket: int = 0) -> Proof:
+        """One of a client whose clock is ahead by as much as a policy allows."""
+        return Proof(self.model.new().encode(), NOW + self.model.time + SKEW, bucket)
+
+    def ask(self, worker: Worker, proof: Proof | None = None) -> bool | None:
+        """Ask `worker` about `proof`, or about a new one, a little later."""
+        self.model.time += 1.5
+        return worker.judge(proof or self.proof())
+
+    def ask_everywhere(self, *workers: Worker) -> set[bool | None]:
+        return {self.ask(worker, self.proof(bucket)) for worker in workers for bucket in USED}
+
+    def begin(self, *workers: Worker) -> None:
+        """All of `workers` see every bucket; what was refused at first is no longer."""
+        self.ask_everywhere(*workers)
+        self.model.time += 2 * MARGIN
+        assert self.ask_everywhere(*workers) == {True}
+
+    def move(self, bucket: int, node: Node) -> None:
+        former = self.model.owner[bucket]
+        node.data[bucket], former.data[bucket] = former.data[bucket], {}
+        self.model.owner[bucket] = node
+
+    def restart(self, node: Node, data: dict[int, Keys]) -> None:
+        node.run_id, node.data_id, node.data = self.model.new(), self.model.new(), data
+        node.started = self.model.time
+        node.generation += 1
+
+
+WATCHES = pytest.mark.parametrize("watches", [True, False], ids=["changes are reported", "anchors are read"])
+
+
+@WATCHES
+def test_a_newcomer_that_waits_does_not_vouch_for_a_bucket_that_came_from_elsewhere(watches: bool) -> None:
+    """It came through a master that restarted with older data, which the newcomer can't know."""
+    story = Story(watches=watches, new_server="wait")
+    _, between, last = story.model.nodes
+    idle, busy = story.worker(), story.worker()
+    story.begin(idle, busy)
+    story.move(0, between)
+    older = {bucket: dict(keys) for bucket, keys in between.data.items()}
+    used = [story.proof() for _ in range(4)]
+    assert {story.ask(busy, proof) for proof in used} == {True}
+    story.restart(between, older)
+    story.move(0, last)
+    workers = [story.worker(), idle, busy, story.worker()]
+    for worker, proof in zip(workers, used, strict=True):
+        assert story.ask(worker, proof) is None
+    story.model.time += 2 * MARGIN
+    assert {story.ask(worker) for worker in workers} == {True}
+
+
+@WATCHES
+@pytest.mark.parametrize("new_server", ["wait", "accept"])
+def test_however_often_a_bucket_moves_with_its_data_nobody_is_refused_and_all_settle(
+    watches: bool, new_server: NewServer
+) -> None:
+    story = Story(watches=watches, new_server=new_server)
+    model, dice = story.model, random.Random(2)
+    workers = [story.worker() for _ in "abc"]
+    story.begin(*workers)
+    for _ in range(40):
+        story.move(0, dice.choice([node for node in model.nodes if node is not model.owner[0]]))
+        # Some find it only after it has moved on.
+        for worker in dice.sample(workers, dice.randrange(4)):
+            assert story.ask(worker) is True
+    # A newcomer finds that those who knew the bucket vouch for it here.
+    assert story.ask_everywhere(*workers, newcomer := story.worker(), *workers) == {True}
+    node = model.owner[0]
+    settled = model.anchor(node, 0)
+    assert story.ask_everywhere(*workers, newcomer) == {True}
+    assert model.anchor(node, 0) == settled
+    assert not any(worker.fences[node.name].has_to_write for worker in (*workers, newcomer))

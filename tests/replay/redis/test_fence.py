@@ -532,7 +532,7 @@ def test_a_loss_that_leaves_the_anchors_is_dated_when_it_is_noticed(noticed: str
 
 
 def test_what_is_no_longer_foreign_says_nothing_of_other_buckets() -> None:
-    fence = Fence(Sights(Buckets(b"dpop", spread=True)), "wait")
+    fence = Fence(Sights(Buckets(b"dpop", spread=True)), "accept")
     fence.connected(OLD_SERVER, {}, lived=0, asked=(NOW, NOW))
     moved = Anchor.new(b"i", NOW - 100, server_time=None).value
     fence.standing.foreign = {2: moved}

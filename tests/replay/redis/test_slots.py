@@ -14,6 +14,7 @@ from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
 from dpop_middleware.replay import RedisReplayStore, ReplayEntry
 from dpop_middleware.replay.redis.anchors import Anchor
 from dpop_middleware.replay.redis.endpoints import Standalone, endpoint_of_url
+from dpop_middleware.replay.redis.fence import NewServer
 from dpop_middleware.replay.redis.resp import Buckets, command
 from tests.support.load import Load, eventually, stolen
 from tests.support.replay import ENDLESS, answers
@@ -38,8 +39,10 @@ def cluster(implementation: str) -> Iterator[Cluster]:
         yield cluster
 
 
-def store_of(cluster: Cluster, *, timeout: float = ENDLESS) -> RedisReplayStore:
-    return RedisReplayStore.from_url(cluster.url, timeout=timeout)
+def store_of(
+    cluster: Cluster, *, timeout: float = ENDLESS, new_server: NewServer = "accept"
+) -> RedisReplayStore:
+    return RedisReplayStore.from_url(cluster.url, timeout=timeout, new_server=new_server)
 
 
 def patient_store_of(cluster: Cluster) -> RedisReplayStore:
@@ -258,7 +261,10 @@ async def test_an_anchor_that_is_lost_while_its_slot_moves_is_a_loss(cluster: Cl
     await store.aclose()
 
 
-async def test_a_bucket_that_passed_through_a_master_that_lost_data_is_a_loss(cluster: Cluster) -> None:
+@pytest.mark.parametrize("waits", [False, True], ids=["a newcomer is last", "one that waits is first"])
+async def test_a_bucket_that_passed_through_a_master_that_lost_data_is_a_loss(
+    cluster: Cluster, waits: bool
+) -> None:
     """The anchor that arrives is that of the first master, which has lost nothing."""
     source, between, receiver = cluster.servers
     slot = slots_between(0, 800)[0]
@@ -273,7 +279,8 @@ async def test_a_bucket_that_passed_through_a_master_that_lost_data_is_a_loss(cl
     await asyncio.to_thread(between.restart)
     await eventually(lambda: "cluster_state:ok" in between.raw("CLUSTER INFO").decode())
     await asyncio.to_thread(migrate, slot, between, receiver, [source])
-    for store in (idle, busy, store_of(cluster)):
+    newcomer = store_of(cluster, new_server="wait" if waits else "accept")
+    for store in (newcomer, idle, busy) if waits else (idle, busy, newcomer):
         async with asyncio.timeout(60):
             while await answers(store, after(in_slots(slot, slot, 1))) != {True: 1}:
                 await asyncio.sleep(0.02)
