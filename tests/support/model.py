@@ -63,6 +63,10 @@ class Proofs(list[Proof]):
         """A new proof of a client whose clock is right within the skew, or one that was made before."""
         if self and self._chance.random() >= 0.5:
             return self._chance.choice(self[-40:])
+        return self.new(time)
+
+    def new(self, time: float) -> Proof:
+        """A new one."""
         self.append(self._new(NOW + time + self._chance.uniform(-SKEW, SKEW)))
         return self[-1]
 
@@ -116,11 +120,13 @@ class Model:
         return True
 
     def obey(self, *commands: bytes) -> None:
-        """`SET name value NX`, and the script that compares before it sets."""
+        """`SET name value` with `NX` and without, and the script that compares before it sets."""
         for command in commands:
             _, *words = command.split(b"\r\n")[2::2]
             if words[-1] == b"NX":
                 self.put(words[0], words[1])
+            elif len(words) == 2:
+                self.put(words[0], words[1], only_new=False)
             elif self.get(words[2]) == words[3]:
                 self.put(words[2], words[4], only_new=False)
 

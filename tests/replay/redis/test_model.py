@@ -1,19 +1,22 @@
 """Workers with clocks of their own and a server that loses what it can, in virtual time, by a seed.
 
 Judged is that a proof is accepted at most once; that it is called used only where it was presented before;
-that it is answered 503 only where it could have been used before a loss was noticed. Faults that the fence
-can't see don't happen here (data that are lost and presented again within a second of the last look on a
-connection that survives, a newcomer on a server that lost its entries, a clock that steps before a worker's
-first look).
+that it is answered 503 only where it could have been used before a loss was noticed. Workers end, and others
+start in their place. A master that was replaced goes on answering the workers that are connected to it, for
+up to ten seconds. Faults that the fence can't see don't happen here (data that are lost and presented again
+within a second of the last look on a connection that survives, a newcomer on a server whose loss no worker
+has noticed, a clock that steps before a worker's first look, what is presented to workers of two masters).
 """
 
 import math
 import random
+from dataclasses import replace
+from typing import get_args
 
 import pytest
 
 from dpop_middleware.replay.redis.anchors import Sights
-from dpop_middleware.replay.redis.fence import Fence
+from dpop_middleware.replay.redis.fence import Fence, NewServer
 from dpop_middleware.replay.redis.resp import Buckets
 from dpop_middleware.replay.redis.vitals import ServerChanged
 from tests.support.model import ANCHOR, LIFETIME, MARGIN, NOW, SKEW, Model, Proof, Proofs, lose
@@ -24,15 +27,16 @@ STEPS = 120
 
 
 class Worker:
-    def __init__(self, offset: float) -> None:
-        self.offset = offset
-        self.fence = Fence(Sights(Buckets(b"dpop", spread=False)), "accept")
+    def __init__(self, offset: float, new_server: NewServer, *, begun: float, with_script: bool) -> None:
+        self.offset, self.begun = offset, begun
+        self.fence = Fence(Sights(Buckets(b"dpop", spread=False)), new_server)
+        self.fence.with_script = with_script
         self.generation = -1
 
     def connect(self, model: Model) -> None:
         anchors = {0: model.get(ANCHOR)}
         at = model.time
-        self.fence.connected(model.info(), anchors, lived=at + 100, asked=(at, at))
+        self.fence.connected(model.info(), anchors, lived=at - self.begun, asked=(at, at))
         self.generation = model.generation
 
     def judge(self, model: Model, proof: Proof) -> bool | None:
@@ -68,6 +72,10 @@ class Worker:
 
 LOSSES = ("flush", "restart", "old snapshot", "promotion", "other data", "step", "evictions")
 HARMLESS = ("new id", "broken connections", "step back")
+# One that is noticed without a look at the clock before.
+OF_TWO_MASTERS = tuple(fault for fault in LOSSES if fault != "step")
+# More connections than a run breaks.
+MANY = 1000
 
 
 def harmless(model: Model, event: str) -> None:
@@ -89,16 +97,31 @@ class Run:
         self.seed = seed
         self.random = random.Random(seed)
         self.model = Model(self.random)
-        self.workers = [Worker(self.random.uniform(-MARGIN / 2, MARGIN / 2)) for _ in range(3)]
+        self.new_server = self.random.choice(get_args(NewServer))
+        self.with_script = self.random.random() < 0.7
+        self.workers = [self.worker(begun=-100.0) for _ in range(3)]
         self.proofs = Proofs(self.random, lambda iat: Proof(self.model.new_name().encode(), iat))
         self.unaware: set[Worker] = set()
-        self.noticed = -math.inf
+        # With "wait" a new server counts as one that has lost its data.
+        self.noticed = -math.inf if self.new_server == "accept" else 0.0
+        # The master that was replaced, until when it answers, and whom.
+        self.former: Model | None = None
+        self.former_ends = -math.inf
+        self.stay: list[Worker] = []
         self.judged = 0
+
+    def worker(self, *, begun: float) -> Worker:
+        offset = self.random.uniform(-MARGIN / 2, MARGIN / 2)
+        return Worker(offset, self.new_server, begun=begun, with_script=self.with_script)
+
+    def proof_of_now(self) -> Proof:
+        """One that nobody else presents, and that no loss until now makes doubtful."""
+        return Proof(self.model.new_name().encode(), NOW + self.model.time + SKEW + 2 * MARGIN)
 
     def whole(self) -> int:
         """Let everything happen; return how many proofs were judged."""
         for worker in self.workers:
-            assert worker.judge(self.model, Proof(self.model.new_name().encode(), NOW)) is True
+            assert worker.judge(self.model, self.proof_of_now()) is True
         for step in range(STEPS):
             self.model.time += self.random.choice((0.01, 0.2, 1.5, 8.0))
             self.happen()
@@ -107,28 +130,66 @@ class Run:
 
     def happen(self) -> None:
         dice = self.random.random()
-        if dice < 0.03:
+        if self.former is not None:
+            self.happen_to_two(self.former, dice)
+        elif dice < 0.03:
             fault = self.random.choice(LOSSES)
             if fault == "step":
                 # A worker that hasn't read this server before can't know that its clock was different.
                 for worker in self.workers:
-                    self.ask(worker, Proof(self.model.new_name().encode(), NOW + self.model.time))
+                    self.ask(worker, self.proof_of_now())
             lose(self.model, fault)
             self.unaware = set(self.workers)
         elif dice < 0.05:
             harmless(self.model, self.random.choice(HARMLESS))
+        elif dice < 0.07:
+            self.promote_beside_the_master()
+        elif dice < 0.15 and not self.unaware:
+            newcomer = self.workers[self.random.randrange(3)] = self.worker(begun=self.model.time)
+            self.ask(newcomer, self.proof_of_now())
+
+    def promote_beside_the_master(self) -> None:
+        """The master may have restarted meanwhile."""
+        self.former = replace(self.model, history=[*self.model.history])
+        lose(self.model, "promotion")
+        self.model.generation += MANY
+        if self.random.random() < 0.5:
+            lose(self.former, self.random.choice(("restart", "old snapshot")))
+        self.stay = [worker for worker in self.workers if self.random.random() < 0.6]
+        self.unaware = set(self.workers)
+        self.former_ends = self.model.time + 10
+
+    def happen_to_two(self, former: Model, dice: float) -> None:
+        """Either loses data, and workers leave the master that was replaced."""
+        if dice < 0.03:
+            former.time = self.model.time
+            loses = self.random.choice((self.model, former))
+            lose(loses, self.random.choice(OF_TWO_MASTERS))
+            self.model.time = loses.time
+            self.unaware = set(self.workers)
+        is_over = self.model.time > self.former_ends
+        for worker in [one for one in self.stay if is_over or self.random.random() < 0.15]:
+            self.stay.remove(worker)
+            self.ask(worker, self.proof_of_now())
+        if not self.stay:
+            self.former = None
 
     def ask(self, worker: Worker, proof: Proof) -> bool | None:
+        if worker in self.stay and self.former is not None:
+            self.former.time = self.model.time
+            return worker.judge(self.former, proof)
         if worker in self.unaware:
             self.unaware.remove(worker)
             self.noticed = self.model.time
         return worker.judge(self.model, proof)
 
     def present(self, told: str) -> None:
-        proof, worker = self.proofs.some(self.model.time), self.random.choice(self.workers)
-        if proof.is_acceptable(NOW + self.model.time + worker.offset):
+        time, worker = self.model.time, self.random.choice(self.workers)
+        proof = self.proofs.some(time) if self.former is None else self.proofs.new(time)
+        if proof.is_acceptable(NOW + time + worker.offset):
             outcome = self.ask(worker, proof)
-            proof.judge(outcome, noticed=self.noticed, told=told)
+            noticed = self.noticed if self.former is None else math.inf
+            proof.judge(outcome, noticed=noticed, told=told)
             self.judged += 1
 
 
