@@ -2,24 +2,26 @@
 
 The outcome is judged as in `test_model`; here buckets also move from one master to another, with their data
 or without, and replies are lost. Servers report changes of the anchors to some workers, before a batch or
-while it is under way; these workers rely on that for ever, a store for a second. Faults that the fence can't
-see don't happen: data that are lost and presented again within a second of the last look on a connection that
-survives, a newcomer, a master that restarts with a part of what came to it before any worker had looked
-there, slots that come back from a master that was replaced, and that no worker looked at since, to one whose
-clock is ahead.
+while it is under way; these workers rely on that for ever, a store for a second. Workers end, and others
+start in their place. Faults that the fence can't see don't happen: data that are lost and presented again
+within a second of the last look on a connection that survives, a newcomer where no worker has noticed a loss,
+a master that restarts with a part of what came to it before any worker had looked there, slots that come back
+from a master that was replaced, where only those ask that hadn't asked there, or, to a master whose clock is
+ahead, where no worker had looked since.
 """
 
 import math
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import get_args
 
 import pytest
 
 from dpop_middleware.replay.redis.anchors import Anchor, Sights
 from dpop_middleware.replay.redis.fence import Fence, NewServer
 from dpop_middleware.replay.redis.resp import LARGEST_STEP, Buckets, set_once
-from dpop_middleware.replay.redis.vitals import ServerChanged, ServerInfo
+from dpop_middleware.replay.redis.vitals import ServerChanged, ServerInfo, identity_of
 from tests.support.model import LIFETIME, MARGIN, NOW, SKEW, Proof, Proofs, told_time
 from tests.support.seeds import first_seed
 
@@ -120,7 +122,9 @@ class Worker:
         *,
         watches: bool,
         new_server: NewServer = "accept",
+        begun: float = -100.0,
     ) -> None:
+        self.begun = begun
         self.model = model
         self.watches = watches
         self.read: dict[tuple[str, int], object] = {}
@@ -153,7 +157,7 @@ class Worker:
             self.generations[node.name] = node.generation
             self.looked(self, anchors)
             self.looked(self, here, node)
-            fence.connected(model.info(node), anchors, lived=at + 100, asked=(at, at))
+            fence.connected(model.info(node), anchors, lived=at - self.begun, asked=(at, at))
             fence.standing.watches = self.watches
             self.tell(node, fence)
         return fence
@@ -307,19 +311,23 @@ class Run:
         self.model = Model(self.random)
         for node in self.model.nodes if apart else ():
             node.offset = self.clocks.uniform(-3, 3)
-        self.workers = [
-            Worker(
-                self.model,
-                self.random.uniform(-MARGIN / 2, MARGIN / 2),
-                self.looked,
-                watches=number != seed % 3,
-            )
-            for number in range(3)
-        ]
+        self.new_server: NewServer = self.clocks.choice(get_args(NewServer)) if apart else "accept"
+        self.workers = [self.worker(self.random, number) for number in range(3)]
         self.proofs = Proofs(self.random, self.new_proof)
         self.unaware: dict[int, set[Worker]] = {bucket: set() for bucket in USED}
         self.unsure: dict[str, set[Worker]] = {node.name: set() for node in self.model.nodes}
-        self.noticed = dict.fromkeys(USED, -math.inf)
+        # With "wait" a new server counts as one that has lost its data.
+        self.noticed = dict.fromkeys(USED, -math.inf if self.new_server == "accept" else 0.0)
+
+    def worker(self, chance: random.Random, number: int, *, begun: float = -100.0) -> Worker:
+        return Worker(
+            self.model,
+            chance.uniform(-MARGIN / 2, MARGIN / 2),
+            self.looked,
+            watches=number != self.seed % 3,
+            new_server=self.new_server,
+            begun=begun,
+        )
 
     def whole(self) -> None:
         self.all_ask()
@@ -330,13 +338,27 @@ class Run:
                 self.lose(self.random.choice(LOSSES), self.random.choice(self.model.nodes))
             elif dice < 0.08:
                 self.harmless(self.random.choice(HARMLESS), self.random.choice(self.model.nodes))
+            if self.apart and self.clocks.random() < 0.06:
+                self.relieve(self.clocks.randrange(3))
             self.present(f"seed {self.seed}, step {step}")
 
     def all_ask(self) -> None:
         for worker in self.workers:
-            for bucket in USED:
-                proof = Proof(self.model.new().encode(), NOW + self.model.time + 30, bucket)
-                self.ask(worker, proof)
+            self.ask_everywhere(worker)
+
+    def ask_everywhere(self, worker: Worker) -> None:
+        for bucket in USED:
+            self.ask(worker, Proof(self.model.new().encode(), NOW + self.model.time + 30, bucket))
+
+    def relieve(self, number: int) -> None:
+        """Another worker starts in the place of one, if what that knew the others were told."""
+        are_told = not any((*self.unaware.values(), *self.unsure.values()))
+        if are_told and all(worker.owner == self.model.owner for worker in self.workers):
+            newcomer = self.workers[number] = self.worker(self.clocks, number, begun=self.model.time)
+            newcomer.refresh()
+            for node in self.model.nodes:
+                newcomer.connected(node)
+            self.ask_everywhere(newcomer)
 
     def buckets_of(self, node: Node) -> list[int]:
         return [bucket for bucket in USED if self.model.owner[bucket] is node]
@@ -457,7 +479,18 @@ class Run:
             one.history.clear()
         worker = self.random.choice(self.workers)
         for bucket in buckets:
-            self.ask(worker, Proof(model.new().encode(), NOW + model.time + 30, bucket))
+            self.ask(self.who_saw(bucket, worker), Proof(model.new().encode(), NOW + model.time + 30, bucket))
+
+    def who_saw(self, bucket: int, worker: Worker) -> Worker:
+        """Who saw `bucket` after its present anchor was written, if it is back from where that was lost.
+
+        Others can't know that. Otherwise `worker`.
+        """
+        node = self.model.owner[bucket]
+        anchor = Anchor.parse(self.model.anchor(node, bucket))
+        if not self.apart or anchor is None or anchor.identity != identity_of(self.model.info(node)):
+            return worker
+        return max(self.workers, key=lambda one: getattr(one.sights.of[bucket].anchor, "moves", 0))
 
     def ask(self, worker: Worker, proof: Proof) -> bool | None:
         self.looked(worker, [proof.bucket])
