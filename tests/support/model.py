@@ -120,13 +120,14 @@ class Model:
         return True
 
     def obey(self, *commands: bytes) -> None:
-        """`SET name value` with `NX` and without, and the script that compares before it sets."""
+        """`SET name value NX` or `XX`, and the script that compares before it sets."""
         for command in commands:
             _, *words = command.split(b"\r\n")[2::2]
             if words[-1] == b"NX":
                 self.put(words[0], words[1])
-            elif len(words) == 2:
-                self.put(words[0], words[1], only_new=False)
+            elif words[-1] == b"XX":
+                if self.get(words[0]) is not None:
+                    self.put(words[0], words[1], only_new=False)
             elif self.get(words[2]) == words[3]:
                 self.put(words[2], words[4], only_new=False)
 

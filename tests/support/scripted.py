@@ -167,8 +167,10 @@ class ScriptedServer:
             case b"EVAL", _, b"1", name, found, value:
                 if self.keys.get(name) == found:
                     self.keys[name] = value
-            case b"SET", name, value:
-                self.keys[name] = value
+            case b"SET", name, value, b"XX":
+                is_there = name in self.keys
+                self.keys |= {name: value} if is_there else {}
+                return b"+OK\r\n" if is_there else b"$-1\r\n"
             case _:
                 pass
         return b"+OK\r\n"

@@ -290,5 +290,6 @@ class Standing:
             elif with_ifeq or with_script:
                 commands.append(compare_and_set(name, due.found, due.value, with_ifeq=with_ifeq))
             else:
-                commands.append(command(b"SET", name, due.value))
+                # One that was lost meanwhile must not seem to be there.
+                commands.append(command(b"SET", name, due.value, b"XX"))
         return commands

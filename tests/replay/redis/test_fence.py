@@ -59,7 +59,7 @@ class Memory:
         fence.surveyed(buckets, [self.keys.get(ANCHOR) for _ in buckets], at)
 
     def obey(self, *commands: bytes) -> None:
-        """`SET name value`, with `NX`, `IFEQ` or without, and the script."""
+        """`SET name value`, with `NX`, `XX` or `IFEQ`, and the script."""
         for command in commands:
             verb, name, *words = command.split(b"\r\n")[2::2]
             assert verb == (b"EVAL" if name.startswith(b"if ") else b"SET")
@@ -75,7 +75,8 @@ class Memory:
                 case value, b"IFEQ", found:
                     met = known == found
                 case _:
-                    value, met = words[0], True
+                    (value, condition), met = words, known is not None
+                    assert condition == b"XX"
             if met:
                 self.keys[name] = value
 
@@ -685,6 +686,25 @@ def test_an_anchor_is_replaced_only_where_it_is_what_was_read() -> None:
     assert b"EVAL" not in write
     memory.obey(write)
     assert memory.since == NOW + 2 + MARGIN
+
+
+def test_an_anchor_that_was_lost_is_not_put_back_where_nothing_can_be_compared() -> None:
+    """The write of another id is under way when the server is flushed."""
+    memory = Memory()
+    late, other = (memory.worker() for _ in "ab")
+    for at in (NOW, NOW + 1):
+        memory.batch(late, at)
+        memory.batch(other, at)
+    renamed = like(OLD_SERVER, replication_id="t" * 40)
+    for worker in (late, other):
+        memory.connect(worker, renamed, at=NOW + 10)
+    late.with_script = False
+    assert late.has_to_write
+    memory.keys.clear()
+    memory.batch(late, NOW + 11)
+    assert memory.keys == {}
+    memory.batch(other, NOW + 11)
+    assert late.change == other.change == NOW + 11 + MARGIN
 
 
 def test_a_new_valkey_compares_without_a_script() -> None:
