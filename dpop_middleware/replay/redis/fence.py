@@ -211,9 +211,9 @@ class Fence:
         self, bucket: int, anchor: Anchor, value: bytes, now: float, at: float, *, doubt: float = -math.inf
     ) -> None:
         """Accept `anchor`, unless this worker knows more; entries from before `doubt` may be missing."""
-        sights, sight = self.sights, self.sights.of[bucket]
+        sights, sight, vitals = self.sights, self.sights.of[bucket], self.vitals
         told = learned = anchor.since
-        doubt = max(doubt, sight.untold, self.sights.doubt(bucket, self.vitals.lost_at))
+        doubt = max(doubt, sight.untold, sights.doubt(bucket, vitals.lost_at))
         sights.meet(anchor)
         if (farthest := max(told, sights.since[bucket])) > now + FARTHEST:
             # No correct clock shows that. A wrong one, even this worker's, must not cause refusals for ever.
@@ -230,13 +230,13 @@ class Fence:
             doubt = now + WORKER_CLOCK_MARGIN
         if told < doubt or told < learned:
             # The worker that wrote it knew less than this one: the others must learn of it too.
-            sight.anchor, sight.value, sight.asked, sight.at = anchor, value, self.vitals.sent_at, at
+            sight.anchor, sight.value, sight.asked, sight.at = anchor, value, vitals.sent_at, at
             self._lose(bucket, max(learned, doubt), value, is_ours=True)
             return
         self._agree(bucket, anchor, value, learned, at)
-        is_told = self.vitals.info is not None and self.vitals.info.is_told
-        if is_told and anchor.identity != self.vitals.identity and bucket in self.standing.owned:
-            self.standing.owe(bucket, value, anchor.under(self.vitals.identity).value)
+        is_former = anchor.identity != vitals.identity and not vitals.may_be_behind(anchor.identity, at)
+        if is_former and vitals.info is not None and vitals.info.is_told and bucket in self.standing.owned:
+            self.standing.owe(bucket, value, anchor.under(vitals.identity).value)
 
     def _agree(self, bucket: int, anchor: Anchor, value: bytes, since: float, at: float) -> None:
         sights, sight = self.sights, self.sights.of[bucket]

@@ -276,6 +276,27 @@ def test_a_first_replica_that_attaches_is_no_change() -> None:
     assert anchor.identity == identity_of(renamed)
 
 
+@pytest.mark.parametrize("with_script", [True, False])
+def test_who_has_not_heard_of_a_new_id_yet_does_not_write_the_former_one(with_script: bool) -> None:
+    """Otherwise a third one, which compares nothing, may write the new one again: that looks like a loss."""
+    memory = Memory()
+    late, early, third = workers = [memory.worker() for _ in "abc"]
+    for worker in workers * 2:
+        worker.with_script = with_script
+        memory.batch(worker, NOW)
+    renamed = like(OLD_SERVER, replication_id="t" * 40)
+    memory.connect(third, renamed, at=NOW + 10)
+    memory.batch(memory.connect(early, renamed, at=NOW + 10), NOW + 10)
+    for at in (NOW + 10.1, NOW + 10.2):
+        memory.batch(late, at)
+    for worker in (third, late, early):
+        memory.batch(worker, NOW + 10.3)
+    assert {worker.change for worker in workers} == {memory.since} == {NOW + MARGIN}
+    anchor = Anchor.parse(memory.keys[ANCHOR])
+    assert anchor is not None
+    assert (anchor.identity, anchor.moves) == (identity_of(renamed), 1)
+
+
 def test_a_worker_whose_clock_is_behind_does_not_date_a_loss_too_early() -> None:
     memory = Memory()
     ours, theirs = memory.worker(), memory.worker()
