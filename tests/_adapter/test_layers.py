@@ -65,7 +65,7 @@ WITH_INCLUDED.include_router(INCLUDED, prefix="/feed")
         (Route("/feed", whoami, middleware=ONLY_CORS), ["/feed/*"], True),
         (Route("/feed/{name}", whoami, middleware=ONLY_CORS), ["/feed/*"], False),
         (Route("/feed-{name}", whoami, middleware=ONLY_CORS), ["/feed/*"], True),
-        (Route("/{name}", whoami, middleware=ONLY_CORS), ["/{name}"], True),
+        (Route("/{name}", whoami, middleware=ONLY_CORS), ["/name"], True),
         (Mount("/feed", CORSMiddleware(reached)), ["/feed/*"], False),
         (Mount("/feed", CORSMiddleware(reached)), ["/feed/a"], True),
         (Mount("/", CORSMiddleware(reached)), ["/feed/*"], True),
