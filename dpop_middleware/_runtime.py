@@ -64,6 +64,7 @@ def begin(
     """Return a task that runs `coroutine` from the event loop's next turn on.
 
     The loop's task factory isn't asked: an eager one would run it before the caller has recorded the task.
+    Give an empty `context` where it isn't only the current request that needs the task.
     """
     return asyncio.Task(coroutine, loop=asyncio.get_running_loop(), name=name, context=context)
 

@@ -85,11 +85,11 @@ class Batch:
         """
         self._sent = at
         self._reading = AnchorReading(self._writes, self._fence)
+        self._opening = self._fence.opening(now, self._reading.buckets)
         self._look = self._fence.vitals.look(at)
         if self._look:
             # The server's reports may not arrive all the same: they are relied on for one second.
             self._fence.standing.watched.clear()
-        self._opening = self._fence.opening(now, self._reading.buckets)
         if self._settings.wait_replicas:
             self._wait(timeout)
         stores = commands(self._writes, with_get=self._with_get)

@@ -29,7 +29,7 @@ _FARTHEST_AHEAD = LARGEST_STEP + _MINUTE * (FASTEST - 1)
 _UNEXPECTED = "the server sent an unexpected reply to TIME"
 # A clock that is behind may be set right as long as entries live that were written in between.
 _WARY_FOR = 3600.0
-_SECTIONS = (b"server", b"replication", b"stats")
+_SECTIONS = (b"server", b"replication", b"stats", b"commandstats")
 
 
 class Moments:
@@ -106,7 +106,7 @@ class Looks:
     def question(self, at: float, *, by_sections: bool) -> bytes:
         """The question, sent at `at`; `by_sections` says whether the server takes several sections."""
         self._sent = at
-        return command(b"INFO", *_SECTIONS) if by_sections else command(b"INFO")
+        return command(b"INFO", *(_SECTIONS if by_sections else (b"all",)))
 
     def patience(self, at: float, offset: float | None) -> float | None:
         """For how many seconds a server that gets no entries isn't asked at most; None for any time.

@@ -13,7 +13,7 @@ from dpop_middleware.replay.breaker import CircuitBreaker
 from dpop_middleware.replay.redis.anchors import Sights
 from dpop_middleware.replay.redis.endpoints import Address, ClusterNodes
 from dpop_middleware.replay.redis.options import Settings
-from dpop_middleware.replay.redis.resp import Buckets, ServerError
+from dpop_middleware.replay.redis.resp import Buckets, ServerError, ServerUnfit
 from dpop_middleware.replay.redis.topology import (
     Surroundings,
     Topology,
@@ -22,7 +22,6 @@ from dpop_middleware.replay.redis.topology import (
     tag_of,
     with_owner,
 )
-from dpop_middleware.replay.redis.vitals import ServerUnfit
 from dpop_middleware.replay.redis.writer import Writer
 from dpop_middleware.replay.redis.writes import CROWDED, NO_ANSWER, PendingWrite, unavailable
 

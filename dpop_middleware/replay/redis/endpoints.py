@@ -15,8 +15,8 @@ from redis.backoff import NoBackoff
 
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.replay.redis.connection import Connect, Connection, ask, first_answer, opened
+from dpop_middleware.replay.redis.resp import ServerUnfit
 from dpop_middleware.replay.redis.url import OF_SENTINELS, Address, parse_store_url, shown
-from dpop_middleware.replay.redis.vitals import ServerUnfit
 
 __all__ = [
     "Address",

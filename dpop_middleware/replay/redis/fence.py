@@ -11,8 +11,7 @@ judged. Each batch ends with a read of the anchor of each of its buckets, unless
     missing, else                                          | now + margin
     of this identity, another mark than known here         | its own, if later than the last look
                                                            |   else now + margin, for all workers
-    of this process under another replication id, which    | its own
-      never was a replica                                  |
+    of this process under another id, never a replica      | its own
     of this process, perhaps newer than known here         | the server is asked again first
     whose data another master of this cluster still has,   | its own: it was moved here from there
       by a clock that isn't behind (asked after the anchor |   at least the time of the last known loss at any
@@ -23,8 +22,8 @@ judged. Each batch ends with a read of the anchor of each of its buckets, unless
     of any other identity                                  | now + margin, or the start of the server + margin
 
 The moment is taken from the entries' `now`, plus the margin by which two clocks may differ: another worker
-may have dated the lost entries. A single server that restarted lost its entries when it started, if nothing
-else can have happened; in a cluster a slot may have come from elsewhere since.
+may have dated the lost entries. A single server that restarted lost its entries when it started, if its
+report of now, and the next one, show nothing else; in a cluster a slot may have come from elsewhere since.
 
 A worker that finds an anchor missing or wrong replaces it, if it is still what was read. One whose `since` is
 before a loss that this worker noticed is raised.
@@ -41,8 +40,7 @@ from dpop_middleware.replay.redis.vitals import ServerChanged, ServerInfo, Vital
 __all__ = ["Fence", "NewServer"]
 
 NewServer = Literal["wait", "accept"]
-# By how much the date of a loss may be ahead of a correct clock.
-FARTHEST: Final = 2 * WORKER_CLOCK_MARGIN
+FARTHEST: Final = 2 * WORKER_CLOCK_MARGIN  # the date of a loss may be so far ahead of a correct clock
 
 
 class Fence:
@@ -58,9 +56,8 @@ class Fence:
         self.vitals = VitalSigns(heeds_evictions=heeds_evictions)
         self._new_server, self._missing_at_first = new_server, set[int]()
         # Whether the user may run a script: without it, anchors are replaced without a comparison.
-        self.with_script = True
+        self.with_script, self.has_to_tell = True, False
         self.too_far_ahead: float | None = None
-        self.has_to_tell = False
 
     @property
     def active(self) -> bool:
@@ -202,9 +199,7 @@ class Fence:
         if bucket in self.standing.due:
             # It was written, and was then lost or refused.
             self._lose(bucket, now + WORKER_CLOCK_MARGIN, value)
-        elif value is None and self._is_first(bucket, info):
-            self.standing.owe(bucket, None, new_anchor(self.vitals, -math.inf))
-        else:
+        elif value is not None or not self._begins(bucket, info):
             self._lose(bucket, self._lost_by(bucket, info, now, at), value)
 
     def _trust(
@@ -276,25 +271,30 @@ class Fence:
 
     def _lost_by(self, bucket: int, info: ServerInfo, now: float, at: float) -> float:
         """When `bucket` was lost, at the latest."""
-        known = self.sights.of[bucket]
-        if self._waits(bucket) or self.sights.buckets.spread or not info.is_told:
+        known, told_at = self.sights.of[bucket], self.vitals.looks.answered_at
+        is_told_now = info.is_told and told_at >= self.vitals.sent_at
+        if self._waits(bucket) or self.sights.buckets.spread or not is_told_now:
             # Its clock was set forward since the start, the bucket came only now, or the server was flushed.
             return now + WORKER_CLOCK_MARGIN
-        started = now - (at - self.vitals.asked_at) - max(0, (info.uptime or 0) - 1)
+        self.vitals.rely_on(info)
+        started = now - (at - told_at) - max(0, (info.uptime or 0) - 1)
         return lost_by(info, known.anchor, started=started, seen=known.at + (now - at), now=now)
 
     def _waits(self, bucket: int) -> bool:
         """Whether entries of `bucket`, which this worker has never seen, count as lost."""
         return self._new_server == "wait" and self.sights.of[bucket].anchor is None
 
-    def _is_first(self, bucket: int, info: ServerInfo) -> bool:
-        """Whether no worker can have used the store on this server before."""
+    def _begins(self, bucket: int, info: ServerInfo) -> bool:
+        """Whether no worker can have used the store on this server before; then the first anchor is due."""
         may_be_new = self._new_server == "accept" and self.vitals.is_older
-        return may_be_new and self.sights.may_be_first(bucket, info)
+        if is_first := may_be_new and self.sights.may_be_first(bucket, info):
+            self.vitals.rely_on(info)
+            self.standing.owe(bucket, None, new_anchor(self.vitals, -math.inf))
+        return is_first
 
     def _begin(self) -> None:
         """Begin a new store. All servers of a cluster that can be reached were asked before."""
         missing, self._missing_at_first = self._missing_at_first, set()
         for bucket in missing:
-            if (info := self.vitals.info) is not None and self._is_first(bucket, info):
-                self.standing.owe(bucket, None, new_anchor(self.vitals, -math.inf))
+            if self.vitals.info is not None:
+                self._begins(bucket, self.vitals.info)

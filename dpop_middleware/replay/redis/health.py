@@ -13,8 +13,8 @@ from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
 from dpop_middleware.replay.redis.connection import Connection
 from dpop_middleware.replay.redis.fence import Fence
 from dpop_middleware.replay.redis.options import Notices, Settings
-from dpop_middleware.replay.redis.resp import FORBIDDEN, TIME, ServerError, command, probe_name
-from dpop_middleware.replay.redis.vitals import ServerInfo, ServerUnfit
+from dpop_middleware.replay.redis.resp import FORBIDDEN, TIME, ServerError, ServerUnfit, command, probe_name
+from dpop_middleware.replay.redis.vitals import ServerInfo
 
 __all__ = [
     "NodeHealth",

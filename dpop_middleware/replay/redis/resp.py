@@ -25,6 +25,7 @@ __all__ = [
     "Buckets",
     "Replies",
     "ServerError",
+    "ServerUnfit",
     "Usual",
     "command",
     "compare_and_set",
@@ -136,6 +137,10 @@ class ServerError(RedisError):
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self.code, _, self.rest = text.partition(" ")
+
+
+class ServerUnfit(RedisError):
+    """The server answers, but must not be used in its present state."""
 
 
 class Incomplete(Exception):

@@ -129,7 +129,7 @@ class Server:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
                 while self.connection is None or not self.fence.vitals.has_told_since(at):
-                    self.fence.vitals.hurry()
+                    self.fence.vitals.looks.hurry()
                     survey()
                     self._happened.clear()
                     await self._happened.wait()
@@ -149,11 +149,11 @@ class Server:
     async def _survey_once(self, deadline: float) -> None:
         connection = await self.ready(deadline=deadline, offset=None)
         fence, at = self.fence, self._now()
+        writes, buckets = fence.survey(at)
         look = fence.vitals.look(at)
         if look:
             # As before a batch.
             fence.standing.watched.clear()
-        writes, buckets = fence.survey(at)
         if not (look or buckets):
             return
         fence.standing.watch(buckets)

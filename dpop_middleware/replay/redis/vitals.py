@@ -18,7 +18,6 @@ from dpop_middleware.replay.redis.resp import FORBIDDEN, NOT_ALLOWED, TIME, Serv
 __all__ = [
     "ServerChanged",
     "ServerInfo",
-    "ServerUnfit",
     "VitalSigns",
     "identity_of",
     "is_of_data",
@@ -41,10 +40,6 @@ _DIGEST_SIZE: Final = 6
 # Of any number that a server reports: longer ones can't be used as a time.
 _MOST_DIGITS: Final = 18
 _LONGEST_VALUE: Final = 100
-
-
-class ServerUnfit(RedisError):
-    """The server answers, but must not be used in its present state."""
 
 
 class ServerChanged(RedisError):
@@ -188,11 +183,10 @@ def still_has(info: ServerInfo, identity: bytes) -> bool:
 class VitalSigns:
     """The vital signs of one server; `info` is None where it can't be watched.
 
-    `identity` is of its data, `is_older` says whether it started before the store. `asked_at` is when it last
-    reported, by `moments`, `changed_at` when it first reported other data than before, and `lost_at` when
-    it reported a loss that leaves the anchors; `sent_at` is when anything was last sent to it. `has_lost`
-    becomes True at such a loss; the code that handles it sets it back. `may_ask_time` is False once it has
-    refused that on this connection.
+    `identity` is of its data, `is_older` says whether it started before the store. `changed_at` is when it
+    first reported other data than before, by `moments`, and `lost_at` when it reported a loss that leaves the
+    anchors; `sent_at` is when anything was last sent to it. `has_lost` becomes True at such a loss; the code
+    that handles it sets it back. `may_ask_time` is False once it has refused that on this connection.
     """
 
     def __init__(self, *, heeds_evictions: bool) -> None:
@@ -200,9 +194,10 @@ class VitalSigns:
         self.looks, self.may_ask_time = Looks(), True
         self.info: ServerInfo | None = None
         self.identity = b""
-        self.asked_at = self.changed_at = self.lost_at = self.sent_at = -math.inf
+        self.changed_at = self.lost_at = self.sent_at = -math.inf
         self.is_older = self.is_evicting = self.has_lost = False
         self._first_read: dict[bytes, float] = {}
+        self._relied_on: frozenset[str] | None = None
 
     def connected(self, info: ServerInfo | None, *, lived: float, asked: tuple[float, float]) -> bool:
         """Record a new connection; return whether the server may have other data than those known here.
@@ -218,7 +213,7 @@ class VitalSigns:
         self._note(info, asked[1])
         if info.was_replica and not is_of_process(former, info.run_id):
             self.is_evicting = False  # perhaps long ago, and entries are lost anyway
-        self.info, self.asked_at, self.sent_at = info, asked[1], asked[1]
+        self.info, self.sent_at = info, asked[1]
         # Uptime counts whole seconds, up to one too many: it says nothing about a store younger than two.
         self.is_older = not info.is_told or info.uptime + 1 > lived
         if still_has(info, former) if former else not info.was_replica:
@@ -236,8 +231,9 @@ class VitalSigns:
         is_later = info is not None and is_of_process(identity, info.run_id) and looks.answered_at < at
         return is_later and looks.asked <= self._first_read.setdefault(identity, at)
 
-    def hurry(self) -> None:
-        """Ask with the next batch, however recent the last question was."""
+    def rely_on(self, info: ServerInfo) -> None:
+        """Ask again with what is sent next: that shows whether the server was emptied since `info`."""
+        self._relied_on = info.rewriting_commands
         self.looks.hurry()
 
     def still_has(self, identity: bytes, *, ahead: float) -> bool:
@@ -278,6 +274,7 @@ class VitalSigns:
             raise ServerChanged("the server took over other data, or another role")
         self.looks.answered(at)
         self._note(info, at)
+        self.info = info
 
     def timed(self, reply: object, *, sent: float, at: float) -> None:
         """Record the `reply` to `time`, which was sent at `sent` and received at `at`.
@@ -296,5 +293,7 @@ class VitalSigns:
     def _note(self, info: ServerInfo, at: float) -> None:
         evicts, steps = self.looks.note(info.run_id, evicted=info.evicted_keys, shown=info.time)
         self.is_evicting = evicts and self._heeds_evictions
-        if steps or self.is_evicting:
+        relied_on, self._relied_on = self._relied_on, None
+        was_emptied = relied_on is not None and not info.rewriting_commands <= relied_on
+        if steps or self.is_evicting or was_emptied:
             self.has_lost, self.lost_at = True, at

@@ -33,10 +33,11 @@ from dpop_middleware.replay.redis.batch import Again, Batch
 from dpop_middleware.replay.redis.connection import Connect, Connection
 from dpop_middleware.replay.redis.options import Settings
 from dpop_middleware.replay.redis.queue import Queue
+from dpop_middleware.replay.redis.resp import ServerUnfit
 from dpop_middleware.replay.redis.server import Server
 from dpop_middleware.replay.redis.topology import Inquiry, Surroundings
 from dpop_middleware.replay.redis.usual import UsualBatch
-from dpop_middleware.replay.redis.vitals import ServerChanged, ServerUnfit
+from dpop_middleware.replay.redis.vitals import ServerChanged
 from dpop_middleware.replay.redis.writes import CROWDED, REDIRECTIONS, PendingWrite, refuse, unavailable
 
 __all__ = ["State", "Writer"]
@@ -67,8 +68,7 @@ class Writer:
         self._last_error: Exception | None = None
         self._has_to_survey = self._watches = self._reopening = self.closed = False
         self._idle: Connection | None = None  # where a write is sent at once, without the task
-        context = contextvars.Context()  # not that of the first request
-        self._task = begin(self._run(), name=f"dpop replay store {name}", context=context)
+        self._task = begin(self._run(), name=f"dpop replay store {name}", context=contextvars.Context())
 
     @property
     def is_quiet(self) -> bool:

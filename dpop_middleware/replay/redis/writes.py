@@ -20,10 +20,10 @@ from dpop_middleware.replay.redis.resp import (
     NOTHING_USUAL,
     Buckets,
     ServerError,
+    ServerUnfit,
     Usual,
     set_once,
 )
-from dpop_middleware.replay.redis.vitals import ServerUnfit
 from dpop_middleware.replay.store import ReplayEntry, check_entry
 
 __all__ = [

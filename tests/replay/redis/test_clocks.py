@@ -6,6 +6,7 @@ import pytest
 from redis.exceptions import InvalidResponse
 
 from dpop_middleware.replay.redis.clocks import Looks, is_behind, time_shown
+from dpop_middleware.replay.redis.resp import command
 
 
 def look(
@@ -97,14 +98,15 @@ def test_another_server_has_another_clock_and_counts_anew() -> None:
 
 def test_the_server_is_asked_once_a_second_and_an_old_one_for_everything() -> None:
     looks = Looks()
-    by_sections = b"*4\r\n$4\r\nINFO\r\n$6\r\nserver\r\n$11\r\nreplication\r\n$5\r\nstats\r\n"
-    assert looks.question(10, by_sections=True) == by_sections
+    assert looks.question(10, by_sections=True) == command(
+        b"INFO", b"server", b"replication", b"stats", b"commandstats"
+    )
     looks.answered(10.1)
     assert looks.due > 11
     assert looks.due <= 11.2
     looks.hurry()
     assert looks.due < 10
-    assert looks.question(11.2, by_sections=False) == b"*1\r\n$4\r\nINFO\r\n"
+    assert looks.question(11.2, by_sections=False) == command(b"INFO", b"all")
 
 
 @pytest.mark.parametrize("later", [0.2, 59.8])

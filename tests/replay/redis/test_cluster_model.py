@@ -216,7 +216,7 @@ class Worker:
         others = [one for one in self.model.nodes if one is not node]
         self.is_inquiring = True
         for other in others:
-            self.fences[other.name].vitals.hurry()
+            self.fences[other.name].vitals.looks.hurry()
             self.survey(other)
         self.is_inquiring = False
         anchors = [anchor for value in asked.values() if (anchor := Anchor.parse(value)) is not None]
@@ -554,7 +554,8 @@ class Story:
 
     def __init__(self, *, watches: bool, new_server: NewServer) -> None:
         self.model = Model(random.Random(1))
-        self._watches, self._new_server = watches, new_server
+        self._watches = watches
+        self._new_server: NewServer = new_server
 
     def worker(self) -> Worker:
         """A worker that starts now, and has not had a request."""

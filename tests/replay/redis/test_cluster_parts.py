@@ -291,7 +291,7 @@ async def test_reports_of_a_server_are_relied_on_for_one_second(scripted: Script
     standing.watched |= {1, 2}
     standing.unread |= {2}
     standing.watches = True
-    known.fence.vitals.hurry()
+    known.fence.vitals.looks.hurry()
     await known.survey(deadline=math.inf)
     assert standing.watched == {2}
     await known.aclose()

@@ -18,8 +18,8 @@ from dpop_middleware.replay.redis.endpoints import (
     endpoint_of_client,
     endpoint_of_url,
 )
+from dpop_middleware.replay.redis.resp import ServerUnfit
 from dpop_middleware.replay.redis.url import parse_store_url
-from dpop_middleware.replay.redis.vitals import ServerUnfit
 from tests.support.replay import ENDLESS, entry
 from tests.support.scripted import ScriptedServer, Words, bulk
 from tests.support.valkey import HOST, Server, sentinel_client

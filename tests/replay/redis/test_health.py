@@ -11,8 +11,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.replay import RedisReplayStore
 from dpop_middleware.replay.redis.health import NodeHealth, cause, examine
-from dpop_middleware.replay.redis.resp import ServerError
-from dpop_middleware.replay.redis.vitals import ServerInfo, ServerUnfit
+from dpop_middleware.replay.redis.resp import ServerError, ServerUnfit
+from dpop_middleware.replay.redis.vitals import ServerInfo
 from tests.support.load import eventually
 from tests.support.replay import ENDLESS, answer, entry
 from tests.support.scripted import ScriptedServer

@@ -39,6 +39,27 @@ class Worker:
         self.fence.connected(model.info(), anchors, lived=at - self.begun, asked=(at, at))
         self.generation = model.generation
 
+    def wake(self, model: Model) -> None:
+        """Do what a worker does without any entry: connect, and survey the server."""
+        if self.generation != model.generation:
+            self.connect(model)
+        self.survey(model)
+        if self.fence.standing.due or self.fence.vitals.has_lost:
+            self.survey(model)
+
+    def survey(self, model: Model) -> None:
+        """One exchange without any entry."""
+        fence, info = self.fence, model.info()
+        writes, buckets = fence.survey(model.time)
+        look = fence.vitals.look(model.time)
+        model.obey(*writes)
+        try:
+            if look:
+                fence.vitals.looked(info, model.time)
+            fence.surveyed(buckets, [model.get(ANCHOR) for _ in buckets], model.time)
+        except ServerChanged:
+            self.generation = -1
+
     def judge(self, model: Model, proof: Proof) -> bool | None:
         """The outcome of one entry, None for 503."""
         now = NOW + model.time + self.offset
@@ -46,7 +67,7 @@ class Worker:
             self.connect(model)
         fence = self.fence
         fence.sights.offset = NOW + self.offset
-        look, opening = fence.vitals.look(model.time), fence.opening(now, [0])
+        opening, look = fence.opening(now, [0]), fence.vitals.look(model.time)
         if look:
             try:
                 fence.vitals.looked(model.info(), model.time)
@@ -62,9 +83,7 @@ class Worker:
         fence.observe(0, model.get(ANCHOR), now, model.time)
         if fence.has_to_write:
             # The writer does that without waiting for the next entry.
-            writes, buckets = fence.survey(model.time)
-            model.obey(*writes)
-            fence.surveyed(buckets, [model.get(ANCHOR) for _ in buckets], model.time)
+            self.survey(model)
         if not first:
             return False
         return None if proof.iat - SKEW < fence.sights.since[0] else True
@@ -146,7 +165,12 @@ class Run:
             self.promote_beside_the_master()
         elif dice < 0.15 and not self.unaware:
             newcomer = self.workers[self.random.randrange(3)] = self.worker(begun=self.model.time)
-            self.ask(newcomer, self.proof_of_now())
+            if self.random.random() < 0.5:
+                self.ask(newcomer, self.proof_of_now())
+            else:
+                newcomer.wake(self.model)
+        elif dice < 0.25:
+            self.wake(self.random.choice(self.workers))
 
     def promote_beside_the_master(self) -> None:
         """The master may have restarted meanwhile."""
@@ -174,6 +198,12 @@ class Run:
         if not self.stay:
             self.former = None
 
+    def wake(self, worker: Worker) -> None:
+        worker.wake(self.model)
+        if worker in self.unaware:
+            # What it learns at its next look counts too.
+            self.noticed = self.model.time
+
     def ask(self, worker: Worker, proof: Proof) -> bool | None:
         if worker in self.stay and self.former is not None:
             self.former.time = self.model.time
@@ -198,3 +228,78 @@ def test_nothing_is_accepted_twice_whatever_is_lost(part: int) -> None:
     start = first_seed() + part * SEEDS // 5
     judged = [Run(seed).whole() for seed in range(start, start + SEEDS // 5)]
     assert sum(judged) > STEPS * len(judged) / 4
+
+
+class Restarted:
+    """A server that restarts without its data, 100 s after `away` met it."""
+
+    def __init__(self, *, had_an_entry: bool) -> None:
+        self.model = Model(random.Random(1))
+        self.away = self.worker()
+        self.away.wake(self.model)
+        if had_an_entry:
+            assert self.away.judge(self.model, self.proof()) is True
+        self.model.time = 100.0
+        lose(self.model, "restart")
+
+    def worker(self) -> Worker:
+        return Worker(0.0, "accept", begun=self.model.time - 1, with_script=True)
+
+    def proof(self) -> Proof:
+        """One of a client whose clock is ahead by as much as a policy allows."""
+        return Proof(self.model.new_name().encode(), NOW + self.model.time + SKEW)
+
+    def accepted(self) -> Proof:
+        """A proof that another worker accepts 15 s after the restart."""
+        self.model.time = 115.0
+        proof = self.proof()
+        assert self.worker().judge(self.model, proof) is True
+        return proof
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.5, 1.0, 30.0])
+def test_a_worker_without_an_entry_does_not_take_a_flush_for_an_earlier_restart(seconds: float) -> None:
+    world = Restarted(had_an_entry=False)
+    world.away.wake(world.model)
+    proof = world.accepted()
+    world.model.time += 1
+    lose(world.model, "flush")
+    world.model.time += seconds
+    assert world.away.judge(world.model, proof) is None
+
+
+@pytest.mark.parametrize("had_an_entry", [False, True])
+@pytest.mark.parametrize("surveys", [False, True])
+def test_a_flush_after_the_report_on_a_new_connection_is_no_restart(
+    had_an_entry: bool, surveys: bool
+) -> None:
+    world = Restarted(had_an_entry=had_an_entry)
+    proof, model, away = world.accepted(), world.model, world.away
+    told = model.info()
+    lose(model, "flush")
+    away.fence.connected(told, {0: model.get(ANCHOR)}, lived=115.0, asked=(model.time, model.time))
+    away.generation = model.generation
+    if surveys:
+        away.wake(model)
+    model.time += 0.01
+    assert away.judge(model, proof) is None
+
+
+def test_a_flush_after_the_report_of_a_new_server_is_not_the_beginning() -> None:
+    model = Model(random.Random(1))
+    first, second = (Worker(0.0, "accept", begun=0.0, with_script=True) for _ in range(2))
+    told, proof = model.info(), Proof(b"p", NOW + SKEW)
+    assert second.judge(model, proof) is True
+    lose(model, "flush")
+    first.fence.connected(told, {0: model.get(ANCHOR)}, lived=0.0, asked=(0.0, 0.0))
+    first.generation = model.generation
+    first.wake(model)
+    assert first.judge(model, proof) is None
+
+
+def test_a_restart_is_dated_by_the_start_where_nothing_else_can_have_happened() -> None:
+    world = Restarted(had_an_entry=False)
+    world.away.wake(world.model)
+    world.model.time += 20
+    assert world.away.judge(world.model, world.proof()) is True
+    assert world.away.fence.sights.since[0] <= NOW + 101 + MARGIN

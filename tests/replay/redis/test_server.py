@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 
 from dpop_middleware.errors import Unavailable
+from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
 from dpop_middleware.replay import RedisReplayStore, ReplayEntry
 from dpop_middleware.replay.redis.anchors import Anchor, Sights
 from dpop_middleware.replay.redis.connection import Connection
@@ -94,6 +95,28 @@ async def test_a_worker_that_could_not_judge_at_opening_reads_again_with_its_fir
             item = item._replace(now=time.time())
     server.run("FLUSHALL")
     assert isinstance(await answer(idle, item._replace(now=time.time())), Unavailable)
+    await busy.aclose()
+    await idle.aclose()
+
+
+async def test_a_worker_that_waited_for_its_server_does_not_take_a_flush_for_the_servers_start(
+    server: Server,
+) -> None:
+    server.kill()
+    idle = RedisReplayStore.from_url(server.url, timeout=ENDLESS)
+    await idle.open()
+    # The server reports its uptime in whole seconds, up to one too many.
+    await asyncio.sleep(2.1)
+    server.start()
+    started = time.time()
+    async with asyncio.timeout(60):
+        while reads(server) < 1 or server.run("INFO", "server")["uptime_in_seconds"] < 4:
+            await asyncio.sleep(0.05)
+    busy = RedisReplayStore.from_url(server.url, timeout=ENDLESS)
+    item = entry()._replace(not_before=started + WORKER_CLOCK_MARGIN + 2)
+    assert await busy.add(item) is True
+    server.run("FLUSHALL")
+    assert isinstance(await answer(idle, again(item)), Unavailable)
     await busy.aclose()
     await idle.aclose()
 

@@ -130,6 +130,18 @@ def test_a_real_server_reports_all_values(server: Server) -> None:
         assert name in parse_info(_raw_info(server)).rewriting_commands
 
 
+def test_a_real_server_reports_a_flush_also_when_it_is_asked_again(server: Server) -> None:
+    signs, at = VitalSigns(heeds_evictions=True), 0.0
+    signs.connected(parse_info(_raw_info(server)), lived=0, asked=(at, at))
+    assert signs.info is not None
+    signs.rely_on(signs.info)
+    server.raw("FLUSHALL")
+    _, *words = signs.look(at + 0.1).split(b"\r\n")[2::2]
+    signs.told(server.raw("INFO", *words), at + 0.2)
+    assert signs.info.was_flushed
+    assert signs.has_lost
+
+
 def _raw_info(server: Server) -> bytes:
     reply = server.raw("INFO", "all")
     assert isinstance(reply, bytes)
@@ -199,6 +211,34 @@ def test_what_a_promoted_replica_has_evicted_is_lost_but_no_reason_to_warn(
     signs = looked(MASTER, after=10)
     signs.connected(dataclasses.replace(MASTER, **replaced_by), lived=0, asked=(NOW + 20, NOW + 20))
     assert (signs.has_lost, signs.is_evicting) == (True, evicts)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "relies", "loses"),
+    [
+        ((), ("flushall",), True, True),
+        (("flushall",), ("flushall", "flushdb"), True, True),
+        (("flushall",), ("flushall",), True, False),
+        # Where nothing relies on that, only the anchors count: another database of the server may be flushed.
+        ((), ("flushdb",), False, False),
+    ],
+)
+def test_a_flush_loses_entries_where_an_earlier_report_was_relied_on(
+    before: tuple[str, ...], after: tuple[str, ...], relies: bool, loses: bool
+) -> None:
+    first, second = (
+        dataclasses.replace(MASTER, rewriting_commands=frozenset(names)) for names in (before, after)
+    )
+    signs = VitalSigns(heeds_evictions=True)
+    signs.connected(first, lived=0, asked=(NOW, NOW))
+    if relies:
+        signs.rely_on(first)
+        assert signs.look(NOW), "it is asked at once"
+    signs.looked(dataclasses.replace(second, time=NOW + 1), NOW + 1)
+    assert signs.has_lost is loses
+    signs.has_lost = False
+    signs.looked(dataclasses.replace(second, time=NOW + 2), NOW + 2)
+    assert not signs.has_lost, "once"
 
 
 def test_evictions_that_were_accepted_lose_nothing() -> None:
