@@ -295,6 +295,6 @@ class Fence:
     def _begin(self) -> None:
         """Begin a new store. All servers of a cluster that can be reached were asked before."""
         missing, self._missing_at_first = self._missing_at_first, set()
-        for bucket in missing:
-            if self.vitals.info is not None:
-                self._begins(bucket, self.vitals.info)
+        if (info := self.vitals.info) is not None:
+            for bucket in missing:
+                self._begins(bucket, info)
