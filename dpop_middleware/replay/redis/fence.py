@@ -54,9 +54,9 @@ class Fence:
         self.sights = sights
         self.standing = Standing(sights.buckets)
         self.vitals = VitalSigns(heeds_evictions=heeds_evictions)
-        self._new_server, self._missing_at_first = new_server, set[int]()
+        self._new_server, self._missing_at_first, self.has_to_tell = new_server, set[int](), False
         # Whether the user may run a script: without it, anchors are replaced without a comparison.
-        self.with_script, self.has_to_tell = True, False
+        self.with_script = True
         self.too_far_ahead: float | None = None
 
     @property

@@ -274,7 +274,8 @@ class VitalSigns:
             raise ServerChanged("the server took over other data, or another role")
         self.looks.answered(at)
         self._note(info, at)
-        self.info = info
+        # Not every server lists its commands where it is asked for several sections.
+        self.info = replace(info, rewriting_commands=info.rewriting_commands | self.info.rewriting_commands)
 
     def timed(self, reply: object, *, sent: float, at: float) -> None:
         """Record the `reply` to `time`, which was sent at `sent` and received at `at`.

@@ -241,6 +241,15 @@ def test_a_flush_loses_entries_where_an_earlier_report_was_relied_on(
     assert not signs.has_lost, "once"
 
 
+def test_a_report_without_its_commands_hides_no_earlier_flush() -> None:
+    flushed = dataclasses.replace(MASTER, rewriting_commands=frozenset({"flushall"}))
+    signs = VitalSigns(heeds_evictions=True)
+    signs.connected(flushed, lived=0, asked=(NOW, NOW))
+    signs.looked(dataclasses.replace(MASTER, time=NOW + 2, uptime=102), NOW + 2)
+    assert signs.info is not None
+    assert (signs.info.was_flushed, signs.info.uptime) == (True, 102)
+
+
 def test_evictions_that_were_accepted_lose_nothing() -> None:
     signs = looked(
         dataclasses.replace(MASTER, time=NOW + 10, evicted_keys=4), after=10, heeds_evictions=False
