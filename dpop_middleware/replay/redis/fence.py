@@ -51,8 +51,7 @@ class Fence:
     """
 
     def __init__(self, sights: Sights, new_server: NewServer, *, heeds_evictions: bool = True) -> None:
-        self.sights = sights
-        self.standing = Standing(sights.buckets)
+        self.sights, self.standing = sights, Standing(sights.buckets)
         self.vitals = VitalSigns(heeds_evictions=heeds_evictions)
         self._new_server, self._missing_at_first, self.has_to_tell = new_server, set[int](), False
         # Whether the user may run a script: without it, anchors are replaced without a comparison.
@@ -174,8 +173,7 @@ class Fence:
 
     def _changed(self, at: float) -> None:
         """Record that the server has other data than before."""
-        self.sights.changed_at = at
-        self.has_to_tell = True
+        self.sights.changed_at, self.has_to_tell = at, True
 
     def _forget(self) -> None:
         self._missing_at_first, self.standing = set(), Standing(self.sights.buckets)
@@ -293,8 +291,10 @@ class Fence:
         return is_first
 
     def _begin(self) -> None:
-        """Begin a new store. All servers of a cluster that can be reached were asked before."""
+        """Begin a new store, all of whose servers were asked, or ask for the start, which dates a loss."""
         missing, self._missing_at_first = self._missing_at_first, set()
         if (info := self.vitals.info) is not None:
             for bucket in missing:
                 self._begins(bucket, info)
+        if self.standing.unread and not self.sights.buckets.spread:
+            self.vitals.looks.hurry()

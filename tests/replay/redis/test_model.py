@@ -297,9 +297,11 @@ def test_a_flush_after_the_report_of_a_new_server_is_not_the_beginning() -> None
     assert first.judge(model, proof) is None
 
 
-def test_a_restart_is_dated_by_the_start_where_nothing_else_can_have_happened() -> None:
+@pytest.mark.parametrize("wakes", [0.0, 19.5])
+def test_a_restart_is_dated_by_the_start_where_nothing_else_can_have_happened(wakes: float) -> None:
     world = Restarted(had_an_entry=False)
+    world.model.time += wakes
     world.away.wake(world.model)
-    world.model.time += 20
+    world.model.time += 20 - wakes
     assert world.away.judge(world.model, world.proof()) is True
     assert world.away.fence.sights.since[0] <= NOW + 101 + MARGIN
