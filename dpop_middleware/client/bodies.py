@@ -47,7 +47,8 @@ class _Begun(_Stream):
 
     def decodes_to_a_little(self, response: Any) -> bool:
         """Whether the parts can be decoded, as the body of `response`, and are few octets then."""
-        codings = response.headers.get_list("Content-Encoding", split_commas=True)
+        named = response.headers.get_list("Content-Encoding", split_commas=True)
+        codings = [coding for coding in named if coding.lower() != "identity"]
         if len(codings) > 1:  # the second decoder gets at once what the first one makes of a piece
             return False
         probe = type(response)(200, headers=response.headers, stream=_Pieces(b"".join(self._parts)))

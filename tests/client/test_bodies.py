@@ -192,6 +192,17 @@ class TestOfACompressedRefusalThatIsVeryLong:
         assert [refused.content for refused in answer.history] == [b""] * (way == "auth")
 
 
+async def test_a_coding_that_changes_nothing_is_not_counted(kind: str, answering: Answering) -> None:
+    body = gzip.compress(b'{"access_token": "t", "token_type": "DPoP"}')
+    with answering(lambda _: Answer(200, JSON | {"content-encoding": "gzip, identity"}, body)) as server:
+        async with caller(kind) as client:
+            fetch: Any = fetch_token_async if client.is_async else fetch_token
+            response = await in_thread(
+                client, fetch, server.origin, ClientCredentials(), key=KEY, client_id="c"
+            )
+    assert response.access_token == "t"
+
+
 async def test_what_a_refusal_decodes_to_is_never_in_memory_as_a_whole(kind: str) -> None:
     module: Any = httpx2 if kind.startswith("httpx2") else httpx
     body = gzip.compress(b" " * 50_000_000)
